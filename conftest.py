@@ -1,0 +1,36 @@
+"""Settings of every test, those in notebooks too: a server home of their own, the tests' scale, no network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+pytest_plugins = ("tests.fix_servers", "tests.fix_shop", "tests.fix_results")
+
+_HOME = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # In the environment, since kernels and commands started by the tests read it. Not under pytest's own temporary
+    # folder: that one is closed to the account that runs the server when the tests run as root.
+    home = tempfile.mkdtemp(prefix="playbook-tests-")
+    os.chmod(home, 0o755)
+    config.stash[_HOME] = home
+    for name in [name for name in os.environ if name.startswith(("PLAYBOOK_", "PG"))]:
+        del os.environ[name]
+    os.environ |= {
+        "PLAYBOOK_HOME": f"{home}/home",
+        "PLAYBOOK_OUT": f"{home}/out",
+        "PLAYBOOK_SCALE": "0.02",
+        "PLAYBOOK_BUDGET_S": "6",
+        "PLAYBOOK_PROGRESS": os.devnull,
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "MPLBACKEND": "Agg",
+    }
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_HOME], ignore_errors=True)

@@ -1,0 +1,113 @@
+"""What every kind of change answers: its SQL, its undo, whether it stands already, whether it is safe now."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import psycopg
+
+from playbook.plan.model import StepSpec
+from playbook.plan.names import Names
+from playbook.target.catalog import Catalog
+from playbook.target.sql import Statement
+
+Standing = Literal["absent", "exists", "covered", "other", "unfinished"]
+Concern = Literal["blocked", "warn", "not_checked"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer of a preflight: what was found, and what mends it."""
+
+    concern: Concern
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Stands:
+    """What already stands on the target in place of the change.
+
+    `exists` is the very same object, `covered` another one that serves as well, `other` something else under the same
+    name, `unfinished` the remains of a build that did not end.
+    """
+
+    standing: Standing
+    reason: str = ""
+
+
+class Change(ABC):
+    """One change on one target. Made from its spec and the names resolved there; it holds no connection.
+
+    Raises (at construction):
+        NotFound: a name of the spec is not on the target: the step is not applicable.
+        Ambiguous: two candidates bear it.
+    """
+
+    kind: ClassVar[str]
+    Spec: ClassVar[type[StepSpec]] = StepSpec
+    without: ClassVar[Sequence[str]] = ()
+    """Planner settings that, switched off, make the change unusable: the other side of the same-rows check."""
+    by_plan: ClassVar[bool] = False
+    """Whether it works through the planner alone: then a query whose plan stayed the same was not made faster by it."""
+
+    def __init__(self, spec: StepSpec, names: Names, catalog: Catalog) -> None:
+        self.spec = spec
+        self.names = names
+        self.catalog = catalog
+
+    @property
+    @abstractmethod
+    def tables(self) -> tuple[str, ...]:
+        """The names, on the target, of the relations it touches."""
+
+    @abstractmethod
+    def statements(self) -> tuple[Statement, ...]:
+        """What `apply` runs, in order."""
+
+    @abstractmethod
+    def undo(self) -> tuple[Statement, ...]:
+        """What takes it back, in order."""
+
+    @abstractmethod
+    def stands(self) -> Stands:
+        """Whether it is there already, judged from the catalog."""
+
+    @abstractmethod
+    def preflight(self, connection: psycopg.Connection[Any]) -> list[Finding]:
+        """What speaks against applying it now."""
+
+    @abstractmethod
+    def repair(self, statement: Statement) -> Statement | None:
+        """What removes the remains of `statement` when it was cancelled or its client killed."""
+
+    @abstractmethod
+    def outcome(self, connection: psycopg.Connection[Any], statement: Statement) -> Literal["done", "absent", "broken"]:
+        """What the catalog says became of `statement`."""
+
+    @abstractmethod
+    def makes(self) -> tuple[str, ...]:
+        """The quoted names of the objects it makes."""
+
+    @abstractmethod
+    def objects(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
+        """What the change made: quoted name → definition, empty where nothing stands."""
+
+    @staticmethod
+    @abstractmethod
+    def definition(connection: psycopg.Connection[Any], name: str) -> str | None:
+        """The present definition of an object of this kind, None where it is gone; undo compares the two."""
+
+    @abstractmethod
+    def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
+        """Disk taken by what the change made."""
+
+    def paid_by_writers(self) -> tuple[str, str, tuple[str, ...]] | None:
+        """Schema and name of the table whose writers pay, and the names of the indexes and constraints they pay for.
+
+        None where writers pay nothing.
+        """
+        return None

@@ -1,0 +1,267 @@
+"""The command line: parses and calls, nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from playbook import report, undoing
+from playbook.context import open_context
+from playbook.errors import PlaybookError, UsageError
+from playbook.matrix import priority_matrix
+from playbook.run import run as run_notebooks
+from playbook.settings import NOTEBOOKS, Settings
+from playbook.target.connect import holds_password
+from playbook.tell import print_matrix, print_steps, print_undone
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Carries out a PostgreSQL optimization plan: previewed, applied safely, measured, undone on demand.",
+)
+INTERRUPTED = 130
+"""The exit code of a command ended by Ctrl-C, as shells have it."""
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", help="embedded (default), env:NAME, service:NAME or a URL. [env: PLAYBOOK_TARGET]"),
+]
+PlanOption = Annotated[Path | None, typer.Option("--plan", help="The plan file. [env: PLAYBOOK_PLAN]")]
+ScaleOption = Annotated[
+    float | None, typer.Option("--scale", help="Size of the embedded sample; 1 is 4 M rows. [env: PLAYBOOK_SCALE]")
+]
+MapOption = Annotated[
+    list[str] | None, typer.Option("--map", help="A plan's name and the target's: audit_logs=AuditTrail.")
+]
+JournalOption = Annotated[
+    Path | None, typer.Option("--journal", help="Keep the journal in this file, not on the target.")
+]
+
+
+@app.command()
+def run(
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    apply: Annotated[
+        bool | None, typer.Option("--apply/--dry-run", help="Change the target. Default: only the embedded sample.")
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Execute the queries, without --apply too.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Phases to run: --only 1.1 3.2")] = None,
+    scale: ScaleOption = None,
+    map_: MapOption = None,
+    journal: JournalOption = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="Seconds of measuring for each phase.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: out/<run id>.")] = None,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="Show values sampled from a foreign target.")
+    ] = False,
+    measure_writes: Annotated[
+        bool, typer.Option("--measure-writes", help="Measure the cost to writers on a foreign target too.")
+    ] = False,
+) -> None:
+    """Run the plan's notebooks headlessly; write results.json, report.html, junit.xml and undo.sql."""
+    settings = _settings(
+        target,
+        plan=plan,
+        scale=scale,
+        map=_mapping(map_),
+        journal=journal,
+        apply=apply,
+        measure=measure or None,
+        measure_writes=measure_writes or None,
+        show_values=show_values or None,
+        budget_s=budget,
+        out=folder,
+    )
+    with _status() as progress:
+        result = run_notebooks(settings, only=tuple(only or ()), progress=progress, watch=_watch(progress))
+    for line in report.summary_lines(result.results):
+        out.print(escape(line))
+    out.print(f"report: {escape(_near(result.folder / 'report.html'))}")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command("plan")
+def plan_(
+    target: TargetOption = None, plan: PlanOption = None, scale: ScaleOption = None, map_: MapOption = None
+) -> None:
+    """Print the priority matrix with each step's status on the target; changes nothing."""
+    with _status() as progress:
+        context = open_context(_settings(target, plan=plan, scale=scale, map=_mapping(map_)), progress)
+        matrix = priority_matrix(context)
+    print_matrix(out, context, matrix)
+
+
+@app.command()
+def status(
+    target: TargetOption = None, plan: PlanOption = None, scale: ScaleOption = None, journal: JournalOption = None
+) -> None:
+    """Show what the journal says was applied, dropped or undone on the target."""
+    with _status() as progress:
+        context = open_context(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        entries = context.journal.entries()
+    print_steps(out, context, entries)
+
+
+@app.command()
+def undo(
+    steps: Annotated[list[str] | None, typer.Argument(metavar="[STEP]...", help="Steps; default: all.")] = None,
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Take applied steps back from the journal, the last one first."""
+    with _status() as progress:
+        context = open_context(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        undone = undoing.undo(context, tuple(steps or ()))
+    print_undone(out, context, undone)
+    raise typer.Exit(1 if any(one.error for one in undone) else 0)
+
+
+@app.command()
+def uninstall(
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    journal: JournalOption = None,
+    keep_steps: Annotated[
+        bool, typer.Option("--keep-steps", help="Forget the journal although steps are still applied.")
+    ] = False,
+) -> None:
+    """Remove the journal; refused while steps are applied, since their undo would be lost."""
+    with _status() as progress:
+        context = open_context(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        place = undoing.uninstall(context, keep_steps=keep_steps)
+    out.print(escape(f"removed: {place}"))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context, target: TargetOption = None, scale: ScaleOption = None) -> None:
+    """Open the notebooks in JupyterLab; what follows is handed to it (--no-browser, --port 8889)."""
+    settings = _settings(target, scale=scale)
+    chosen = {"PLAYBOOK_TARGET": settings.target, "PLAYBOOK_SCALE": str(settings.scale)}
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={NOTEBOOKS}", *context.args]
+    raise typer.Exit(subprocess.call(command, env={**os.environ, **chosen, "JUPYTER_PREFER_ENV_PATH": "1"}))
+
+
+def _settings(target: str | None, **given: Any) -> Settings:
+    """A URL with a password is handed on through the environment, so that no file, log or process list shows it."""
+    given_target = target or os.environ.get("PLAYBOOK_TARGET")
+    if given_target and holds_password(given_target):
+        os.environ["PLAYBOOK_TARGET_URL"] = given_target
+        os.environ.pop("PLAYBOOK_TARGET", None)
+        target = "env:PLAYBOOK_TARGET_URL"
+    return Settings.from_environ(os.environ, target=target, **given)
+
+
+def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, other) in zip(pairs, split, strict=True) if not (name and other)]:
+        raise UsageError(f"--map {wrong[0]}: write PLAN_NAME=TARGET_NAME")
+    return {name: other for name, _, other in split}
+
+
+@contextmanager
+def _status() -> Iterator[Any]:
+    """Progress: one live line on a terminal; elsewhere a plain line whenever the work at hand changes."""
+    if err.is_terminal:
+        with err.status("connecting") as live:
+            yield lambda text: live.update(escape(text))
+        return
+    last = [""]
+
+    def say(text: str) -> None:
+        head = text.partition(":")[0]
+        if head != last[0]:
+            last[0] = head
+            err.print(escape(text))
+
+    yield say
+
+
+def _watch(progress: Any) -> Any:
+    """Follows the progress file that a notebook's kernel writes."""
+
+    @contextmanager
+    def watch(name: str) -> Iterator[Path]:
+        import tempfile
+
+        done = threading.Event()
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="playbook-") as folder:
+            path = Path(folder) / "progress"
+            path.touch()
+            thread = threading.Thread(target=_follow, args=(path, done, lambda text: progress(f"{name}: {text}")))
+            progress(f"{name}: starting")
+            thread.start()
+            try:
+                yield path
+            finally:
+                done.set()
+                thread.join()
+        err.print(escape(f"{name}: {time.monotonic() - started:.0f} s"))
+
+    return watch
+
+
+def _follow(path: Path, done: threading.Event, say: Any) -> None:
+    with path.open(encoding="utf-8") as lines:
+        while not done.wait(0.2):
+            if new := lines.read().splitlines():
+                say(new[-1])
+
+
+def _near(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _spread(arguments: list[str]) -> list[str]:
+    """`--only 1.1 3.2` as click wants it: `--only 1.1 --only 3.2`; likewise --map."""
+    spread: list[str] = []
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument if argument in {"--only", "--map"} else ""
+        elif option and spread[-1] != option:
+            spread.append(option)
+        spread.append(argument)
+    return spread
+
+
+def main() -> None:
+    """The `playbook` command: no traceback for a user's mistake, and a word on how to go on after Ctrl-C."""
+    arguments = sys.argv[1:]
+    try:
+        app(args=_spread(arguments) if arguments[:1] == ["run"] else arguments)
+    except PlaybookError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            err.print(
+                "interrupted. The journal holds what was begun: the same command goes on from there, "
+                "`playbook status` shows it, `playbook undo` takes it back."
+            )
+        raise

@@ -1,0 +1,108 @@
+"""What every step of one opening works with: target, plan, catalog, journal, and who is told of progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from playbook.changes import kinds
+from playbook.errors import Busy, Unsupported
+from playbook.journal import FileStore, Journal, TargetStore
+from playbook.plan import model
+from playbook.plan.model import Plan
+from playbook.plan.names import Names
+from playbook.settings import Settings
+from playbook.target import catalog as catalogs
+from playbook.target.catalog import Catalog
+from playbook.target.connect import Target
+from playbook.target.execute import LockPolicy
+from playbook.target.opening import open_target
+
+Progress = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Progress that nobody asked for."""
+
+
+@dataclass
+class Context:
+    """`applies`: steps may be applied. `measures`: queries may be executed to be measured, else only planned."""
+
+    settings: Settings
+    target: Target
+    plan: Plan
+    catalog: Catalog
+    names: Names
+    journal: Journal
+    policy: LockPolicy = field(default_factory=LockPolicy)
+    progress: Progress = silent
+
+    @property
+    def run_id(self) -> str:
+        """The run that all this belongs to."""
+        return self.settings.run_id
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new session named after the run, so that whoever meets it in pg_stat_activity knows it."""
+        return self.target.connect(application_name=f"playbook {self.run_id}"[:63])
+
+    def refresh(self) -> None:
+        """Reads the catalog anew."""
+        with self.connect() as connection:
+            self.catalog = catalogs.read(connection)
+        self.names = Names(self.catalog, {**self.plan.map, **self.settings.map})
+
+    @contextmanager
+    def hold(self, what: str) -> Iterator[None]:
+        """Holds the target for this process: `apply` while statements run, `run` for a whole headless run.
+
+        Raises:
+            Busy: another process holds it; the message says who.
+            Unsupported: a transaction pooler stands in between, where no lock of a session would hold.
+        """
+        server = self.target.server
+        if server is not None and server.pooled:
+            raise Unsupported(
+                f"{self.target.label} is reached through a transaction pooler, in which locks and settings do not "
+                "hold; name the database's direct URL to apply anything"
+            )
+        with self.connect() as connection:
+            key = [f"playbook {what}"]
+            row = connection.execute("SELECT pg_try_advisory_lock(hashtext('playbook'), hashtext(%s))", key).fetchone()
+            if not (row and row[0]):
+                raise Busy(f"{self.target.label} is held by {_holder(connection, key)}; wait for it or stop it")
+            yield
+
+
+def open_context(settings: Settings, progress: Progress = silent) -> Context:
+    """Reads the plan, connects, takes one snapshot of the catalog and resolves names; changes nothing.
+
+    Raises:
+        PlanError, TargetError, UsageError: each with its remedy.
+    """
+    plan = model.load(settings.plan, {name: kind.Spec for name, kind in kinds().items()})
+    target = open_target(settings.target, settings.scale, progress)
+    with target.connect() as connection:
+        catalog = catalogs.read(connection)
+    store = FileStore(settings.journal) if settings.journal else TargetStore(target.connect)
+    names = Names(catalog, {**plan.map, **settings.map})
+    return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress)
+
+
+def _holder(connection: psycopg.Connection[Any], key: list[str]) -> str:
+    row = connection.execute(
+        "SELECT l.pid, a.application_name, a.client_addr::text, a.backend_start::timestamp(0)::text "
+        "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid) "
+        "WHERE l.locktype = 'advisory' AND l.granted AND l.classid = hashtext('playbook')::oid "
+        "AND l.objid = hashtext(%s)::oid",
+        key,
+    ).fetchone()
+    if row is None:
+        return "another run that has just ended"
+    pid, application, address, since = row
+    return f"{application or 'another run'} (backend {pid}, from {address or 'this machine'}, since {since} UTC)"

@@ -1,0 +1,1 @@
+"""The evidence: plans, measurements, comparisons, verdicts."""

@@ -1,0 +1,395 @@
+"""The journal: what was applied on a target, with its undo and its evidence.
+
+It stands on the target in schema `playbook`, or in a SQLite file where that schema is not wanted. Both hold the same
+two tables. On the target a transactional statement commits together with its done row; everywhere else the catalog
+decides at resume, since an intent is committed before its statement is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import psycopg
+
+from playbook.errors import TargetError, UsageError, one_line
+from playbook.target.sql import Statement, quote
+from playbook.target.watchdog import Connect
+
+SCHEMA = "playbook"
+Direction = Literal["apply", "undo"]
+State = Literal["", "intent", "done"]
+APPLIED = frozenset({"applied", "applying", "undoing"})
+"""The statuses of a step of which something may stand on the target."""
+
+_STEP = """
+CREATE TABLE {prefix}step (
+  plan text NOT NULL,
+  step text NOT NULL,
+  position bigint NOT NULL,
+  kind text NOT NULL,
+  status text NOT NULL,
+  reason text NOT NULL,
+  run_id text NOT NULL,
+  changed_at text NOT NULL,
+  seconds double precision NOT NULL,
+  statements text NOT NULL,
+  undo text NOT NULL,
+  objects text NOT NULL,
+  evidence text NOT NULL,
+  PRIMARY KEY (plan, step)
+)"""
+_STATEMENT = """
+CREATE TABLE {prefix}statement (
+  plan text NOT NULL,
+  step text NOT NULL,
+  direction text NOT NULL,
+  position bigint NOT NULL,
+  sql text NOT NULL,
+  state text NOT NULL,
+  backend_pid bigint NOT NULL,
+  backend_start text NOT NULL,
+  changed_at text NOT NULL,
+  PRIMARY KEY (plan, step, direction, position)
+)"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One step in the journal. `objects` maps what the step made to its definition then, so that undo sees drift."""
+
+    step: str
+    kind: str
+    status: str
+    reason: str = ""
+    run_id: str = ""
+    changed_at: str = ""
+    seconds: float = 0.0
+    statements: tuple[Statement, ...] = ()
+    undo: tuple[Statement, ...] = ()
+    objects: dict[str, str] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The journal's word on one statement: its state and the backend it was last sent to."""
+
+    state: State
+    backend_pid: int = 0
+    backend_start: str = ""
+
+
+class Store(Protocol):
+    """Where a journal stands: two tables reached with SQL that PostgreSQL and SQLite share (`?` for values)."""
+
+    prefix: str
+    place: str
+
+    def statements(self) -> tuple[Statement, ...]:
+        """What creating the store runs on the target, for `preview`; empty when it stands."""
+
+    def exists(self) -> bool:
+        """Whether the tables stand."""
+
+    def create(self) -> None:
+        """Makes the tables."""
+
+    def drop(self) -> None:
+        """Removes the tables and what holds them."""
+
+    def session(self) -> Any:
+        """A context manager that yields `execute(sql, values) -> rows` and commits at its end."""
+
+
+class TargetStore:
+    """Schema `playbook` on the target itself."""
+
+    prefix = f"{SCHEMA}."
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self.place = f"schema {SCHEMA} on the target"
+
+    def statements(self) -> tuple[Statement, ...]:
+        """CREATE SCHEMA and the two tables, unless they stand."""
+        if self.exists():
+            return ()
+        made = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *(ddl.format(prefix=self.prefix).strip() for ddl in _TABLES)]
+        return tuple(Statement(sql, "journal of what is applied, with its undo", relation=SCHEMA) for sql in made)
+
+    def exists(self) -> bool:
+        """Whether both tables stand and may be read."""
+        with self._connect() as connection:
+            try:
+                row = connection.execute(
+                    "SELECT has_table_privilege(to_regclass('playbook.step'), 'SELECT') "
+                    "AND has_table_privilege(to_regclass('playbook.statement'), 'SELECT')"
+                ).fetchone()
+            except psycopg.errors.InsufficientPrivilege:
+                return False  # another role's journal, in a schema that is closed to this one
+            return bool(row and row[0])
+
+    def create(self) -> None:
+        """Makes schema and tables in one transaction.
+
+        Raises:
+            TargetError: CREATE on the database is missing, or a publication would carry the journal's rows.
+        """
+        with self._connect() as connection:
+            if carrier := self._publication(connection):
+                raise TargetError(
+                    f"publication {carrier} would carry the journal's rows to its subscribers, which lack the tables; "
+                    "keep the journal in a file: --journal FILE"
+                )
+            try:
+                with connection.transaction():
+                    for statement in self.statements():
+                        connection.execute(statement.sql.encode())
+            except psycopg.errors.DuplicateTable:
+                return  # another process made it meanwhile
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise TargetError(
+                    f"the journal needs schema {SCHEMA}: {one_line(error)}; ask the owner for GRANT CREATE ON DATABASE "
+                    f"{quote(connection.info.dbname)} TO {_user(connection)}, or keep it in a file: --journal FILE"
+                ) from None
+
+    @staticmethod
+    def _publication(connection: psycopg.Connection[Any]) -> str:
+        row = connection.execute("SELECT min(pubname) FROM pg_catalog.pg_publication WHERE puballtables").fetchone()
+        return row[0] if row and row[0] else ""
+
+    def drop(self) -> None:
+        """Drops the schema; CASCADE, since only the playbook writes there."""
+        with self._connect() as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE".encode())
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[..., list[Any]]]:
+        """Executes in one transaction of its own."""
+        with self._connect() as connection, connection.transaction():
+            yield within(connection)
+
+
+class FileStore:
+    """A SQLite file beside the engineer, for targets on which nothing but the change itself may be made."""
+
+    prefix = ""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.place = f"file {path}"
+
+    def statements(self) -> tuple[Statement, ...]:
+        """Nothing is made on the target."""
+        return ()
+
+    def exists(self) -> bool:
+        """Whether the file holds a journal."""
+        if not self._path.exists():
+            return False
+        with self.session() as execute:
+            return bool(execute("SELECT 1 FROM sqlite_master WHERE name = 'statement'"))
+
+    def create(self) -> None:
+        """Makes the file with its tables."""
+        with self.session() as execute:
+            for ddl in _TABLES:
+                execute(ddl.format(prefix=""))
+
+    def drop(self) -> None:
+        """Removes the file."""
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[..., list[Any]]]:
+        """Executes in one transaction, fsynced at its end.
+
+        Raises:
+            UsageError: the file cannot be opened or is no journal.
+        """
+        try:
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                yield lambda sql, values=(): connection.execute(sql, tuple(values)).fetchall()
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise UsageError(f"the journal file {self._path} cannot be used: {error}; name a writable file") from error
+
+
+_TABLES = (_STEP, _STATEMENT)
+
+
+def _user(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute("SELECT current_user::text").fetchone()
+    return quote(row[0]) if row else ""
+
+
+def within(connection: psycopg.Connection[Any]) -> Callable[..., list[Any]]:
+    """`execute(sql, values) -> rows` inside the connection's present transaction."""
+
+    def execute(sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        cursor = connection.execute(sql.replace("?", "%s").encode(), list(values))
+        return cursor.fetchall() if cursor.description else []
+
+    return execute
+
+
+class Journal:
+    """The journal of one plan on one target. Reading one that was never made yields nothing and makes nothing."""
+
+    def __init__(self, store: Store, plan: str) -> None:
+        self.store = store
+        self._plan = plan
+        self._ready = False
+
+    def open(self) -> None:
+        """Makes the store when it does not stand yet; called before the first change, never by a dry run."""
+        if not self._ready and not self.store.exists():
+            self.store.create()
+        self._ready = True
+
+    def entries(self) -> list[Entry]:
+        """Every step the journal knows, in the order they were applied."""
+        columns = (
+            "step, kind, status, reason, run_id, changed_at, seconds, statements, undo, objects, evidence, position"
+        )
+        return [_entry(row) for row in self._read(f"SELECT {columns} FROM %step WHERE plan = ? ORDER BY position")]
+
+    def entry(self, step: str) -> Entry | None:
+        """What the journal knows of `step`."""
+        return next((entry for entry in self.entries() if entry.step == step), None)
+
+    def begin(self, entry: Entry) -> None:
+        """Writes a step anew, with its statements yet to be sent."""
+        with self.store.session() as execute:
+            self._run(execute, "DELETE FROM %statement WHERE plan = ? AND step = ?", (self._plan, entry.step))
+            self._run(execute, "DELETE FROM %step WHERE plan = ? AND step = ?", (self._plan, entry.step))
+            position = self._run(execute, "SELECT coalesce(max(position), 0) + 1 FROM %step")[0][0]
+            self._run(
+                execute,
+                f"INSERT INTO %step VALUES ({', '.join('?' * 13)})",
+                (
+                    *(self._plan, entry.step, position, entry.kind, entry.status, entry.reason, entry.run_id, _now()),
+                    *(entry.seconds, _dump(entry.statements), _dump(entry.undo)),
+                    *(json.dumps(entry.objects), json.dumps(entry.evidence)),
+                ),
+            )
+
+    def close(self, step: str, status: str, *, reason: str = "", seconds: float | None = None, **more: Any) -> None:
+        """Sets a step's status, and `objects` or `evidence` when given."""
+        values: dict[str, Any] = {"status": status, "reason": reason, "changed_at": _now()}
+        if seconds is not None:
+            values["seconds"] = seconds
+        values |= {name: json.dumps(value) for name, value in more.items()}
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        with self.store.session() as execute:
+            self._run(
+                execute,
+                f"UPDATE %step SET {assignments} WHERE plan = ? AND step = ?",
+                (*values.values(), self._plan, step),
+            )
+
+    def keep_evidence(self, step: str, evidence: dict[str, Any]) -> None:
+        """Replaces the evidence of `step`."""
+        with self.store.session() as execute:
+            self._run(
+                execute,
+                "UPDATE %step SET evidence = ? WHERE plan = ? AND step = ?",
+                (json.dumps(evidence), self._plan, step),
+            )
+
+    def sent(self, step: str, direction: Direction, position: int) -> Sent:
+        """What became of one statement, as far as the journal knows."""
+        rows = self._read(
+            "SELECT state, backend_pid, backend_start FROM %statement "
+            "WHERE plan = ? AND step = ? AND direction = ? AND position = ?",
+            (step, direction, position),
+        )
+        return Sent(*rows[0]) if rows else Sent("")
+
+    def record(self, step: str, direction: Direction, position: int, statement: Statement) -> StatementRecord:
+        """The record that `target.execute` writes for one statement."""
+        return StatementRecord(self, step, direction, position, statement)
+
+    def write(self, execute: Callable[..., list[Any]], values: tuple[Any, ...]) -> None:
+        """Replaces a statement's row inside the transaction that `execute` belongs to."""
+        key = (self._plan, *values[:3])
+        self._run(execute, "DELETE FROM %statement WHERE plan = ? AND step = ? AND direction = ? AND position = ?", key)
+        self._run(execute, f"INSERT INTO %statement VALUES ({', '.join('?' * 9)})", (self._plan, *values, _now()))
+
+    def _read(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
+        if not self.store.exists():
+            return []
+        with self.store.session() as execute:
+            return self._run(execute, sql, (self._plan, *values))
+
+    def _run(self, execute: Callable[..., list[Any]], sql: str, values: Iterable[Any] = ()) -> list[Any]:
+        return execute(sql.replace("%", self.store.prefix), tuple(values))
+
+
+@dataclass(frozen=True)
+class StatementRecord:
+    """Intent and done of one statement."""
+
+    journal: Journal
+    step: str
+    direction: Direction
+    position: int
+    statement: Statement
+
+    def intent(self, backend_pid: int, backend_start: str) -> None:
+        """Committed before the statement is sent."""
+        with self.journal.store.session() as execute:
+            self._write(execute, "intent", backend_pid, backend_start)
+
+    def done(self, connection: psycopg.Connection[Any] | None) -> None:
+        """In the statement's own transaction where that is possible, else right after it."""
+        if connection is not None and self.statement.transactional and isinstance(self.journal.store, TargetStore):
+            self._write(within(connection), "done", 0, "")
+            return
+        with self.journal.store.session() as execute:
+            self._write(execute, "done", 0, "")
+
+    def confirmed(self) -> bool:
+        """Whether the done row was committed."""
+        return self.journal.sent(self.step, self.direction, self.position).state == "done"
+
+    def _write(self, execute: Callable[..., list[Any]], state: State, pid: int, start: str) -> None:
+        values = (self.step, self.direction, self.position, self.statement.sql, state, pid, start)
+        self.journal.write(execute, values)
+
+
+def _dump(statements: Sequence[Statement]) -> str:
+    return json.dumps([asdict(statement) for statement in statements])
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    *head, statements, undo, objects, evidence, position = row
+    return Entry(
+        *head,
+        statements=tuple(Statement(**fields) for fields in json.loads(statements)),
+        undo=tuple(Statement(**fields) for fields in json.loads(undo)),
+        objects=json.loads(objects),
+        evidence=json.loads(evidence),
+        position=position,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())

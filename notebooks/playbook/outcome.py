@@ -1,0 +1,166 @@
+"""What a run came to: the decision on each step, and the whole in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from playbook import figures
+from playbook.results import Comparison, Limit, Promise, Results, Step
+
+STATUSES = {
+    "planned": "planned",
+    "applied": "applied",
+    "exists": "in place already",
+    "dropped": "dropped",
+    "covered": "covered already",
+    "undone": "undone",
+    "not_applicable": "not applicable",
+    "blocked": "blocked",
+    "failed": "failed",
+}
+"""The statuses of a step, in the order they are counted, with the words for them."""
+
+VERDICTS = ("faster", "slower", "no gain", "unproven", "unstable", "not measured")
+"""The verdicts on a comparison, in the order they are counted."""
+
+_IN_PLACE = ("applied", "exists")
+_TONES = {
+    "good": ("applied", "exists", "faster", "keep", "ok", "same", "met"),
+    "warn": ("blocked", "unstable", "warn", "missed"),
+    "bad": ("failed", "slower", "undo", "differ"),
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows for a step: a word (`keep`, `drop`, `undo`, or its status) and why."""
+
+    word: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.why}" if self.why else self.word
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One thing that needs a person's eye; `step` is the id of the step it belongs to, if it does to one."""
+
+    head: str
+    text: str
+    step: str = ""
+    tone: str = "bad"
+
+
+def tone(word: str) -> str:
+    """How a status, verdict or decision is to be taken: `good`, `warn`, `bad`, or else `neutral`."""
+    return next((tone for tone, words in _TONES.items() if word in words), "neutral")
+
+
+def status(word: str) -> str:
+    """A step's status in words; one this version does not know comes back as it is."""
+    return STATUSES.get(word, word)
+
+
+def decide(step: Step, comparisons: Iterable[Comparison]) -> Decision:
+    """Whether the step is to be kept, from its status and what its queries showed.
+
+    A step that was never applied, or is applied no more, has its status for the word.
+    """
+    own = list(comparisons)
+    if step.status == "dropped":
+        return Decision("drop", step.reason or "no gain")
+    if step.status not in _IN_PLACE:
+        return Decision(status(step.status))
+    if any(each.same_rows is False for each in own):
+        return Decision("undo", "rows differ")
+    if slower := [each.label for each in own if each.verdict == "slower"]:
+        return Decision("undo", f"made slower: {', '.join(slower)}")
+    return Decision("keep", tally(each.verdict for each in own) or "no query measures it")
+
+
+def gains(results: Results) -> list[Comparison]:
+    """The comparisons judged faster, the biggest gain first."""
+    return sorted(_judged(results, "faster"), key=lambda each: -(each.speedup or 0))
+
+
+def losses(results: Results) -> list[Comparison]:
+    """The comparisons judged slower, the biggest loss first."""
+    return sorted(_judged(results, "slower"), key=lambda each: each.speedup or 0)
+
+
+def counts(results: Results) -> list[tuple[str, int]]:
+    """How many steps have each status, in a fixed order; statuses that no step has are left out."""
+    return _counted((step.status for step in results.steps), STATUSES)
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """`3 faster, 1 no gain`."""
+    return ", ".join(f"{number} {verdict}" for verdict, number in _counted(verdicts, VERDICTS))
+
+
+def sentences(results: Results) -> list[str]:
+    """The run in plain words: steps, gains, rows. Nothing is claimed of what was not measured."""
+    lines = []
+    if results.mode == "dry-run":
+        lines.append("Dry run: nothing was changed.")
+    steps = ", ".join(f"{number} {status(word)}" for word, number in counts(results))
+    lines.append(f"{_plural(len(results.steps), 'step')}: {steps}." if steps else "No step of the plan was walked.")
+    if results.comparisons:
+        verdicts = tally(each.verdict for each in results.comparisons)
+        lines.append(f"{_plural(len(results.comparisons), 'comparison')} of a query before and after: {verdicts}.")
+        rows = _counted((each.rows for each in results.comparisons), ("same", "differ", "not compared"))
+        lines.append(f"Rows: {', '.join(f'{word} in {number}' for word, number in rows)}.")
+    if in_place := [step for step in results.steps if step.status in _IN_PLACE]:
+        lines.append(_disk(in_place))
+    return lines
+
+
+def notices(results: Results) -> list[Notice]:
+    """What needs a person's eye, the worst first."""
+    found = [Notice("notebook failed", f"{each.name}: {each.error}") for each in results.notebooks if each.failed]
+    found += [_stopped("step failed", step, "bad") for step in results.steps if step.status == "failed"]
+    found += [_differing(each) for each in results.comparisons if each.same_rows is False]
+    found += [Notice("slower", f"{each.label}: {each.change}", each.step) for each in losses(results)]
+    found += [_missed("target missed", "the limit is", each) for each in results.targets if each.met is False]
+    found += [_missed("less than expected", "expected was", each) for each in results.expected if each.met is False]
+    found += [_stopped("step blocked", step, "warn") for step in results.steps if step.status == "blocked"]
+    return found
+
+
+def _judged(results: Results, verdict: str) -> list[Comparison]:
+    return [each for each in results.comparisons if each.verdict == verdict]
+
+
+def _counted(words: Iterable[str], order: Iterable[str]) -> list[tuple[str, int]]:
+    found = Counter(words)
+    known = [(word, found.pop(word)) for word in order if word in found]
+    return known + sorted(found.items())
+
+
+def _stopped(head: str, step: Step, tone: str) -> Notice:
+    return Notice(head, f"{step.id}: {step.reason or 'no reason was given'}", step.id, tone)
+
+
+def _disk(steps: list[Step]) -> str:
+    known = [step.size_bytes for step in steps if step.size_bytes is not None]
+    if not known:
+        return "Disk taken by the steps in place: not measured."
+    rest = f", not measured for {len(steps) - len(known)}" if len(known) < len(steps) else ""
+    return f"Disk taken by the steps in place: {figures.size(sum(known))}{rest}."
+
+
+def _differing(comparison: Comparison) -> Notice:
+    reason = comparison.same_rows_reason or "before and after return different rows"
+    return Notice("rows differ", f"{comparison.label}: {reason}", comparison.step)
+
+
+def _missed(head: str, against: str, held: Limit | Promise) -> Notice:
+    reason = f"; {held.reason}" if held.reason else ""
+    return Notice(head, f"{held.title or held.name}: {held.measured}, {against} {held.wanted}{reason}", tone="warn")
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

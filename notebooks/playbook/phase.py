@@ -1,0 +1,318 @@
+"""The seven verbs on a phase of the plan, or on one of its steps, as notebooks, the CLI and code use them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from playbook import parts
+from playbook.answers import (
+    Applied,
+    Checked,
+    Measured,
+    Plans,
+    Preview,
+    SameRows,
+    Settled,
+    StepVerdict,
+    UndoPreview,
+    Verdicts,
+)
+from playbook.context import Context
+from playbook.errors import PlaybookError, RunError, UsageError, one_line
+from playbook.evidence.compare import Case, Comparison, keep_or_drop
+from playbook.evidence.measure import Measurement
+from playbook.evidence.writes import WriteOverhead, write_overhead
+from playbook.plan import model
+from playbook.step import State, Step
+from playbook.trial import Trial
+
+
+class Phase:
+    """The verbs on some steps of one phase. Each answers with data that a notebook shows; only three change the target.
+
+    The order is the story's: preview, check, before, apply, after, verdict, settle; undo takes everything back.
+    """
+
+    def __init__(self, context: Context, spec: model.Phase, steps: list[Step]) -> None:
+        self.spec = spec
+        self.steps = steps
+        self._context = context
+        self._trial = Trial(context)
+        self._states: dict[str, State] = {}
+        self._before: dict[Case, Measurement] = {}
+        self._after: dict[Case, Measurement] = {}
+        self._found: dict[str, StepVerdict] = {}
+        self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
+
+    def preview(self) -> Preview:
+        """The exact SQL, in order, with its undo and the lock each statement takes. Changes nothing."""
+        steps = tuple((step.id, step.statements(), step.undo_statements()) for step in self.steps)
+        return Preview(steps, self._context.journal.store.statements())
+
+    def check(self) -> Checked:
+        """Whether each step applies here, stands already, and is safe now. Changes nothing."""
+        self._resolve_anew()
+        self._states = {step.id: step.check() for step in self.steps}
+        self._write_part()
+        return Checked(tuple(self._states.items()))
+
+    def before(self) -> Measured:
+        """Measures the claimed queries of the steps that are yet to be applied. Changes nothing."""
+        open_steps = [step for step in self.steps if self._is_open(step) and not step.stands_now()]
+        kept = tuple(step.id for step in self.steps if step not in open_steps and self._kept(step, "before"))
+        self._before = self._trial.measure(open_steps)
+        for step in self.steps:
+            for each in self._kept(step, "before") if step.id in kept else ():
+                self._before.setdefault((each.query, each.bind), each)
+        self._context.progress("")
+        return Measured(
+            "before",
+            tuple(self._before.values()),
+            dict(self._trial.left_out),
+            kept,
+            executed=self._context.settings.measures,
+        )
+
+    def apply(self) -> Applied:
+        """Runs what `preview` showed for the steps that `check` found ready, one after the other, into the journal.
+
+        A step that fails is reported with its reason and the next goes on. Does nothing unless steps may be applied.
+
+        Raises:
+            Busy: another process is applying on this target.
+        """
+        if not self._context.settings.applies:
+            return Applied(tuple((step.id, self._state(step), None) for step in self.steps), changes=False)
+        self._resolve_anew()
+        ready = [step for step in self.steps if self._state(step).status == "planned"]
+        if ready:
+            with self._context.hold("apply"):
+                for step in ready:
+                    self._states[step.id] = self._apply(step)
+        self._write_part()
+        return Applied(tuple((step.id, self._state(step), self._seconds(step)) for step in self.steps), changes=True)
+
+    def _apply(self, step: Step) -> State:
+        self._context.progress(f"apply {step.id}")
+        before = [self._before[case] for case in self._trial.cases(step) if case in self._before]
+        try:
+            return step.apply({"before": [each.to_json() for each in before]})
+        except PlaybookError as error:
+            return State("failed", one_line(error))
+
+    def after(self) -> Measured:
+        """The same measurement again, the rows with and without the change, and what writers pay. Changes no table."""
+        standing = [step for step in self.steps if self._state(step).status in {"applied", "exists"}]
+        self._after = self._trial.measure(standing)
+        for step in self.steps:
+            self._found[step.id] = self._judge(step)
+        self._context.progress("")
+        self._write_part()
+        return Measured(
+            "after", tuple(self._after.values()), dict(self._trial.left_out), executed=self._context.settings.measures
+        )
+
+    def verdict(self) -> Verdicts:
+        """Each step's comparisons and whether it is kept; a step applied by an earlier run shows the evidence kept."""
+        for step in self.steps:
+            if step.id not in self._found:
+                self._found[step.id] = self._judge(step)
+        return Verdicts(tuple(self._found[step.id] for step in self.steps))
+
+    def plans(self) -> Plans:
+        """The plan of each query before and after."""
+        return Plans(tuple(self._comparisons()))
+
+    def same_rows(self) -> SameRows:
+        """Whether each query returns the same rows with the change and without it."""
+        return SameRows(tuple(self._comparisons()))
+
+    def preview_undo(self) -> UndoPreview:
+        """What `undo` would run. Changes nothing."""
+        return UndoPreview(tuple(st for step in reversed(self.steps) for st in step.undo_statements()))
+
+    @property
+    def tables(self) -> list[str]:
+        """The names, on the target, of the relations that the steps touch."""
+        names = [name for step in self.steps if step.change for name in step.change.tables]
+        return list(dict.fromkeys(names))
+
+    def _comparisons(self) -> list[Comparison]:
+        return [comparison for found in self.verdict().steps for comparison in found.comparisons]
+
+    def settle(self) -> Settled:
+        """Takes back the steps that the verdict drops, and remembers it; keeps the others."""
+        drops = [found for found in self.verdict().steps if not found.decision.keep]
+        if drops and self._context.settings.applies:
+            with self._context.hold("apply"):
+                for found in drops:
+                    self._drop(next(step for step in self.steps if step.id == found.row["id"]), found)
+        self._write_part()
+        kept = [step.id for step in self.steps if self._state(step).status == "applied"]
+        return Settled(tuple((found.row["id"], found.decision.reason) for found in drops), tuple(kept))
+
+    def _drop(self, step: Step, found: StepVerdict) -> None:
+        self._context.progress(f"drop {step.id}")
+        state = step.undo(status="dropped", reason=found.decision.reason)
+        self._states[step.id] = state
+        row = {**found.row, "status": state.status, "reason": state.reason}
+        self._found[step.id] = replace(found, row=row)
+
+    def undo(self) -> Checked:
+        """Takes the steps back, the last one first.
+
+        Raises:
+            Drifted: an object was changed by others since it was applied.
+            StepError: a statement failed; the next call resumes there.
+            UsageError: steps may not be applied here, and so not undone either.
+        """
+        if not self._context.settings.applies:
+            raise UsageError("nothing is changed without apply=True; `playbook undo` takes applied steps back")
+        with self._context.hold("apply"):
+            for step in reversed(self.steps):
+                self._states[step.id] = step.undo()
+        self._found.clear()
+        return Checked(tuple((step.id, self._states[step.id]) for step in self.steps))
+
+    def finish(self) -> None:
+        """The last call of a notebook: a run that failed must not end green.
+
+        Raises:
+            RunError: a step failed, or a query returns other rows with the change than without.
+        """
+        self._write_part()
+        failed = [step.id for step in self.steps if self._state(step).status == "failed"]
+        differ = [c.query for found in self._found.values() for c in found.comparisons if c.same_rows is False]
+        if failed or differ:
+            said = [f"failed: {', '.join(failed)}"] if failed else []
+            said += [f"other rows than without the change: {', '.join(differ)}; undo it"] if differ else []
+            raise RunError("; ".join(said))
+
+    def _resolve_anew(self) -> None:
+        """Others change the target too, and a notebook may stay open for days."""
+        self._context.refresh()
+        for step in self.steps:
+            step.resolve()
+
+    def _state(self, step: Step) -> State:
+        if step.id not in self._states:
+            self._states[step.id] = step.check()
+        return self._states[step.id]
+
+    def _is_open(self, step: Step) -> bool:
+        return step.change is not None and self._state(step).status == "planned"
+
+    def _kept(self, step: Step, what: str) -> list[Measurement]:
+        entry = step.entry()
+        return [Measurement.from_json(each) for each in entry.evidence.get(what, [])] if entry else []
+
+    def _seconds(self, step: Step) -> float | None:
+        entry = step.entry()
+        return entry.seconds if entry and entry.status == "applied" else None
+
+    def _judge(self, step: Step) -> StepVerdict:
+        """From what was just measured, or from the evidence that an earlier run kept."""
+        entry = step.entry()
+        state = self._state(step)
+        kept = [Comparison.from_json(each) for each in entry.evidence.get("comparisons", [])] if entry else []
+        if kept and entry is not None and entry.run_id != self._context.run_id:
+            comparisons = [self._measured_again(each) for each in kept]
+            sizes = {name: entry.evidence.get(name) for name in parts.COSTS}
+        else:
+            comparisons, sizes = self._compare(step, state)
+        decision = keep_or_drop(comparisons, step.spec.keep)
+        row = parts.step_row(step, state, seconds=self._seconds(step), **sizes)
+        if entry is not None and state.status == "applied" and not kept:
+            evidence = {**entry.evidence, "comparisons": [each.to_json() for each in comparisons], **sizes}
+            self._context.journal.keep_evidence(step.id, evidence)
+        return StepVerdict(row, tuple(comparisons), decision)
+
+    def _compare(self, step: Step, state: State) -> tuple[list[Comparison], dict[str, Any]]:
+        compared = self._trial.compare(step, self._before, self._after)
+        sizes: dict[str, Any] = dict.fromkeys(parts.COSTS)
+        if step.change is not None and state.status in {"applied", "exists"}:
+            compared = [self._trial.check_rows(step, each) for each in compared]
+            with self._context.connect() as connection:
+                sizes["size_bytes"] = step.change.size_bytes(connection)
+        if step.change is not None and state.status == "applied":
+            paid = self._write_overhead(step)
+            sizes |= {"write_overhead_pct": paid and paid.pct, "write_overhead_ci95": paid and paid.ci95}
+        return compared, sizes
+
+    def _measured_again(self, kept: Comparison) -> Comparison:
+        again = self._after.get((kept.query, kept.bind))
+        return replace(kept, now_ms=again.median_ms) if again else kept
+
+    def _write_overhead(self, step: Step) -> WriteOverhead | None:
+        """On the sample, or where the engineer asked for it: it writes, if only into probe tables of its own."""
+        settings = self._context.settings
+        if not (settings.measure_writes or self._context.target.embedded) or step.change is None:
+            return None
+        if (paid := step.change.paid_by_writers()) is None:
+            return None
+        schema, name, objects = paid
+        self._context.refresh()
+        table = self._context.catalog.table(schema, name)
+        if table is None:
+            return None
+        self._context.progress(f"write overhead of {step.id}")
+        return write_overhead(self._context.connect, table, None, applied=objects)
+
+    def _write_part(self) -> None:
+        """The notebook's part of the results, anew after each verb, so that a killed notebook leaves what it knew."""
+        found = [self._found.get(step.id) for step in self.steps]
+        rows = [
+            verdict.row if verdict else parts.step_row(step, self._state(step))
+            for step, verdict in zip(self.steps, found, strict=True)
+        ]
+        parts.write_part(
+            self._context.settings.folder,
+            self.spec.notebook,
+            {
+                "run_id": self._context.run_id,
+                "started_at": self._started_at.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - self._started, 3),
+                "steps": rows,
+                "comparisons": [each.to_json() for verdict in found if verdict for each in verdict.comparisons],
+                "findings": [],
+                "metrics": {},
+                "targets": [],
+                "expected": [],
+            },
+        )
+
+
+class Playbook:
+    """A plan opened on a target."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def __repr__(self) -> str:
+        return f"Playbook({self.context.plan.name} on {self.context.target.label})"
+
+    def phase(self, phase_id: str) -> Phase:
+        """The verbs on every step of a phase.
+
+        Raises:
+            UsageError: the plan has no such phase.
+        """
+        spec = self.context.plan.phase(phase_id)
+        return Phase(self.context, spec, [Step(step, spec, self.context) for step in spec.steps])
+
+    def step(self, step_id: str) -> Phase:
+        """The verbs on one step, named `1.1/idx_proposal_status_customer_created`.
+
+        Raises:
+            UsageError: the plan has no such step.
+        """
+        phase_id, _, name = step_id.partition("/")
+        spec = self.context.plan.phase(phase_id)
+        for step in spec.steps:
+            if step.name == name:
+                return Phase(self.context, spec, [Step(step, spec, self.context)])
+        raise UsageError(f"phase {phase_id} has no step {name}; it has {', '.join(step.name for step in spec.steps)}")

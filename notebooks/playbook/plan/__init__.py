@@ -1,0 +1,1 @@
+"""The plan: its file, its names on the target, its workload."""

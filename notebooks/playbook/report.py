@@ -1,0 +1,157 @@
+"""What a run hands on: the HTML report, JUnit XML, and the lines that end a run on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from playbook import figures, junit, outcome, trees
+from playbook.axis import LogAxis
+from playbook.results import Comparison, Results, read
+from playbook.table import breakable
+
+_MOST_GAINS = 3
+_SECTIONS = ("steps", "findings", "targets", "expected", "metrics", "notebooks")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A comparison on the chart; positions in percent of its width."""
+
+    of: Comparison
+    at: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on the chart's axis, in percent of its width."""
+
+    at: float
+    label: str
+    one: bool
+
+
+def write_html(results: Mapping[str, Any], path: str | Path) -> None:
+    """Writes the report as one HTML file that holds no script and sends no request.
+
+    Raises:
+        UsageError: the results are not of the schema this version reads.
+    """
+    Path(path).write_text(_html(read(results)), encoding="utf-8")
+
+
+def write_junit(results: Mapping[str, Any], path: str | Path) -> None:
+    """Writes JUnit XML: a suite for the notebooks and one a phase, with a case per step and per check of its rows.
+
+    Raises:
+        UsageError: the results are not of the schema this version reads.
+    """
+    Path(path).write_bytes(junit.document(read(results)))
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """The few lines that end a run on the terminal: where, how it went, the biggest gains, what needs attention.
+
+    Raises:
+        UsageError: the results are not of the schema this version reads.
+    """
+    found = read(results)
+    lines = [f"{found.target}, {figures.duration(found.seconds)}", *outcome.sentences(found)]
+    lines += [f"gain: {each.label}: {each.change}" for each in outcome.gains(found)[:_MOST_GAINS]]
+    lines += [f"{each.head}: {each.text}" for each in outcome.notices(found)]
+    return [" ".join(line.split()) for line in lines]
+
+
+def _html(results: Results) -> str:
+    drawn = sorted((each for each in results.comparisons if each.speedup), key=lambda each: -(each.speedup or 0))
+    axis = LogAxis.around(_drawn_values(drawn))
+    return _template().render(
+        results=results,
+        sections=_sections(results, bool(drawn)),
+        sentences=outcome.sentences(results),
+        notices=outcome.notices(results),
+        gains=outcome.gains(results),
+        decisions={step.id: outcome.decide(step, results.of(step)) for step in results.steps},
+        anchors={step.id: f"step-{number}" for number, step in reversed(list(enumerate(results.steps, 1)))},
+        comparisons_of=results.of,
+        marks=[_mark(each, axis) for each in drawn],
+        ticks=[Tick(_place(axis, tick), f"{tick:g}{figures.TIMES}", tick == 1) for tick in axis.ticks],
+        undrawn=_undrawn(len(results.comparisons) - len(drawn)),
+        elsewhere=results.elsewhere,
+        not_measured=figures.NOT_MEASURED,
+        arrow=figures.ARROW,
+        times_sign=figures.TIMES,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for function in (
+        figures.milliseconds,
+        figures.times,
+        figures.interval,
+        figures.size,
+        figures.percent,
+        figures.count,
+        figures.duration,
+        figures.named,
+        figures.moment,
+        outcome.tone,
+        outcome.status,
+    ):
+        environment.filters[function.__name__] = function
+    environment.filters["plans"] = _plans
+    environment.filters["breakable"] = breakable
+    environment.filters["words"] = lambda name: name.replace("_", " ")
+    return environment.get_template("report.html.j2")
+
+
+def _plans(comparison: Comparison) -> tuple[tuple[str, tuple[trees.Line, ...]], ...]:
+    before, after = trees.pair(comparison.before_plan, comparison.after_plan)
+    return ("before", before), ("after", after)
+
+
+def _undrawn(number: int) -> str:
+    if not number:
+        return ""
+    return f"{number} comparison{' without a speed-up is' if number == 1 else 's without a speed-up are'} not drawn."
+
+
+def _sections(results: Results, drawn: bool) -> list[tuple[str, str]]:
+    names = {"expected": "Expected improvements"}
+    sections = [("summary", "Summary")]
+    if drawn:
+        sections.append(("speedups", "Speed-ups"))
+    for section in _SECTIONS:
+        if getattr(results, section):
+            sections.append((section, names.get(section, section.capitalize())))
+        if section == "steps" and (results.steps or results.elsewhere):
+            sections.append(("evidence", "Evidence"))
+    return sections
+
+
+def _drawn_values(comparisons: list[Comparison]) -> list[float]:
+    return [value for each in comparisons for value in (each.speedup, *(each.ci95 or ())) if value is not None]
+
+
+def _mark(comparison: Comparison, axis: LogAxis) -> Mark:
+    low, high = (_place(axis, bound) for bound in comparison.ci95) if comparison.ci95 else (None, None)
+    return Mark(comparison, _place(axis, comparison.speedup or 1), low, high)
+
+
+def _place(axis: LogAxis, value: float) -> float:
+    return round(axis.at(value) * 100, 2)

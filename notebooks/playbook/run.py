@@ -1,0 +1,168 @@
+"""One headless run: papermill over the notebooks, their parts merged into results.json, the report, the exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from playbook import report
+from playbook.context import Context, Progress, open_context
+from playbook.errors import PlaybookError, UsageError, one_line
+from playbook.parts import merge, read_part, undo_sql
+from playbook.settings import NOTEBOOKS, Settings, writable_folder
+from playbook.step import Step, planned_steps
+from playbook.target.connect import scrub
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """How one notebook ended: `ok` or `failed`, with the one line that says why."""
+
+    name: str
+    status: str
+    seconds: float
+    error: str = ""
+    exit_code: int = EXIT_OK
+
+    def to_json(self) -> dict[str, Any]:
+        """As `results.json` lists it."""
+        return {"name": self.name, "status": self.status, "seconds": round(self.seconds, 3), "error": self.error}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: what the results say, where they stand, and the exit code they call for."""
+
+    results: dict[str, Any]
+    folder: Path
+    exit_code: int
+
+
+def run(settings: Settings, *, only: tuple[str, ...] = (), progress: Progress, watch: Watch | None = None) -> RunResult:
+    """Runs the plan's notebooks against the target, one after the other; a failed one does not stop the next.
+
+    Raises:
+        PlaybookError: before the first notebook starts: a wrong plan, phase or folder, a target that cannot be reached
+            or is held by another run.
+    """
+    started_at, started = datetime.now(UTC), time.monotonic()
+    settings = replace(settings, out=writable_folder(settings.folder.resolve()))
+    context = open_context(settings, progress)
+    notebooks = chosen_notebooks(context, only)
+    with context.hold("run") if settings.applies else nullcontext():
+        ended = [_run_notebook(name, settings, context, watch or quiet_watch) for name in notebooks]
+    parts = [part for name in notebooks if (part := read_part(settings.folder, name))]
+    results = merge(
+        parts,
+        run_id=settings.run_id,
+        started_at=started_at.isoformat(timespec="seconds"),
+        seconds=time.monotonic() - started,
+        mode="apply" if settings.applies else "dry-run",
+        target=context.target,
+        also=[] if only else _planned_only(context, parts),
+        notebooks=[run.to_json() for run in ended],
+    )
+    _write(settings.folder, results, context)
+    return RunResult(results, settings.folder, _exit_code(results, ended))
+
+
+def chosen_notebooks(context: Context, only: tuple[str, ...]) -> list[str]:
+    """The notebooks to run, in the plan's order; of phases that this version cannot carry out there is none.
+
+    Raises:
+        UsageError: `only` names a phase that the plan does not have, or one without a notebook.
+    """
+    phases = [context.plan.phase(phase_id) for phase_id in only] or context.plan.phases
+    names = list(dict.fromkeys(phase.notebook for phase in phases))
+    there = [name for name in names if (NOTEBOOKS / f"{name}.ipynb").exists()]
+    if only and (missing := [name for name in names if name not in there]):
+        raise UsageError(f"--only {' '.join(only)}: there is no notebook {', '.join(missing)} in this version")
+    return there
+
+
+Watch = Callable[[str], Any]
+"""A context manager around one notebook, given its name: shows its progress; yields the file that progress goes to."""
+
+
+@contextmanager
+def quiet_watch(name: str) -> Iterator[Path | None]:
+    """No progress."""
+    yield None
+
+
+def _run_notebook(name: str, settings: Settings, context: Context, watch: Watch) -> NotebookRun:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    started = time.monotonic()
+    with watch(name) as progress_file, _environment(replace(settings, progress=progress_file)):
+        try:
+            papermill.execute_notebook(
+                str(NOTEBOOKS / f"{name}.ipynb"),
+                str(settings.folder / f"{name}.ipynb"),
+                parameters={"out": str(settings.folder)},
+                cwd=str(NOTEBOOKS),
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],
+                log_output=False,
+            )
+        except PapermillExecutionError as error:
+            text = scrub(one_line(f"{error.ename}: {error.evalue}"), context.target.conninfo)
+            code = _exit_code_of(str(error.ename))
+            return NotebookRun(name, "failed", time.monotonic() - started, text, code)
+    return NotebookRun(name, "ok", time.monotonic() - started)
+
+
+@contextmanager
+def _environment(settings: Settings) -> Iterator[None]:
+    """The settings in the environment of the kernel that papermill starts, and only while it runs.
+
+    JUPYTER_PREFER_ENV_PATH keeps a kernel spec in the user's home from shadowing this environment's.
+    """
+    new: Mapping[str, str] = {**settings.to_environ(), "JUPYTER_PREFER_ENV_PATH": "1", "MPLBACKEND": "Agg"}
+    old = {name: os.environ.get(name) for name in new}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _planned_only(context: Context, parts: list[dict[str, Any]]) -> list[Step]:
+    """The plan's steps that no notebook of this run spoke of: they are listed with their status all the same."""
+    told = {step["id"] for part in parts for step in part["steps"]}
+    return [step for step in planned_steps(context) if step.id not in told]
+
+
+def _write(folder: Path, results: dict[str, Any], context: Context) -> None:
+    (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "undo.sql").write_text(undo_sql(context), encoding="utf-8")
+    report.write_html(results, folder / "report.html")
+    report.write_junit(results, folder / "junit.xml")
+
+
+def _exit_code(results: dict[str, Any], ended: list[NotebookRun]) -> int:
+    differ = any(comparison["same_rows"] is False for comparison in results["comparisons"])
+    failed = any(step["status"] == "failed" for step in results["steps"])
+    return max([EXIT_FAILED if differ or failed else EXIT_OK, *(run.exit_code for run in ended)])
+
+
+def _exit_code_of(error_name: str) -> int:
+    """The exit code of an error that a kernel reported by name."""
+    tree = [PlaybookError]
+    for error in tree:
+        tree.extend(error.__subclasses__())
+    return next((error.exit_code for error in tree if error.__name__ == error_name), EXIT_FAILED)

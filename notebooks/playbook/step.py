@@ -1,0 +1,157 @@
+"""One step of the plan on one target: preview, check, apply, undo, for every kind of change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+
+from playbook.apply import apply_step, undo_step
+from playbook.changes import carried_out, kinds
+from playbook.changes.change import Change, Finding
+from playbook.context import Context
+from playbook.errors import Ambiguous, NamesError
+from playbook.journal import APPLIED, Entry
+from playbook.plan.model import Phase, StepSpec
+from playbook.target.sql import Statement
+
+Status = Literal["planned", "applied", "exists", "covered", "not_applicable", "blocked", "dropped", "failed", "undone"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a step stands on the target, in one status and the reason for it."""
+
+    status: Status
+    reason: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+class Step:
+    """One step. `change` is None where it does not apply to this target or is only planned; `state` says why."""
+
+    def __init__(self, spec: StepSpec, phase: Phase, context: Context) -> None:
+        self.spec = spec
+        self.phase = phase
+        self.id = phase.step_id(spec)
+        self._context = context
+        self.change: Change | None = None
+        self._hindrance: State | None = None
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Finds the change's names in the catalog as it was last read."""
+        self.change, self._hindrance = None, None
+        kind = kinds()[self.spec.kind]
+        if not carried_out(kind):
+            self._hindrance = State("planned", f"this version plans steps of kind {kind.kind} and carries none out")
+            return
+        try:
+            self.change = kind(self.spec, self._context.names, self._context.catalog)
+        except Ambiguous as error:
+            self._hindrance = State("blocked", str(error))
+        except NamesError as error:
+            self._hindrance = State("not_applicable", str(error))
+
+    def entry(self) -> Entry | None:
+        """What the journal knows of the step."""
+        return self._context.journal.entry(self.id)
+
+    def statements(self) -> tuple[Statement, ...]:
+        """What `apply` would run, in order; empty where the step does not apply."""
+        return self.change.statements() if self.change else ()
+
+    def undo_statements(self) -> tuple[Statement, ...]:
+        """What `undo` would run: from the journal when the step was applied, else from the plan."""
+        entry = self.entry()
+        if entry and entry.status in APPLIED:
+            return entry.undo
+        return self.change.undo() if self.change else ()
+
+    def check(self) -> State:
+        """Where the step stands, from the journal, the catalog and the preflight; changes nothing."""
+        if self.change is None:
+            assert self._hindrance is not None
+            return self._hindrance
+        with self._context.connect() as connection:
+            if remembered := self._remembered(connection):
+                return remembered
+            stands = self.change.stands()
+            match stands.standing:
+                case "exists" if self._owns_unfinished():
+                    pass  # the backend of an interrupted run went on and finished it: apply adopts its work
+                case "exists" | "covered":
+                    return State(stands.standing, stands.reason)
+                case "other":
+                    return State("blocked", f"{stands.reason}; rename one of the two")
+                case "unfinished" if not self._owns_unfinished():
+                    return State("blocked", f"{stands.reason} and was not begun by this playbook; drop or rebuild it")
+            return self._preflight(connection)
+
+    def _remembered(self, connection: psycopg.Connection[Any]) -> State | None:
+        entry = self.entry()
+        if entry is None or self.change is None:
+            return None
+        if entry.status == "dropped":
+            return State("dropped", entry.reason)
+        if entry.status == "applied" and self.change.objects(connection):
+            return State("applied", f"by run {entry.run_id}")
+        if entry.status == "undoing" and self.change.objects(connection):
+            return State("applied", f"by run {entry.run_id}; its undo was interrupted, `playbook undo` finishes it")
+        return None
+
+    def _owns_unfinished(self) -> bool:
+        entry = self.entry()
+        return entry is not None and entry.status in APPLIED
+
+    def _preflight(self, connection: psycopg.Connection[Any]) -> State:
+        assert self.change is not None
+        findings = tuple(self.change.preflight(connection))
+        blockers = [finding for finding in findings if finding.concern == "blocked"]
+        if blockers:
+            reason = "; ".join(f"{finding.detail}: {finding.remedy}" for finding in blockers)
+            return State("blocked", reason, findings)
+        entry = self.entry()
+        if entry and entry.status == "applying":
+            return State("planned", f"run {entry.run_id} was interrupted here; apply resumes it", findings)
+        if entry and entry.status == "applied":
+            return State("planned", f"run {entry.run_id} applied it, and others have dropped it since", findings)
+        return State("planned", "", findings)
+
+    def stands_now(self) -> bool:
+        """Whether what the step makes is there and usable, asked of the target at this moment."""
+        if self.change is None:
+            return False
+        with self._context.connect() as connection:
+            return all(self.change.outcome(connection, st) == "done" for st in self.change.statements())
+
+    def apply(self, evidence: dict[str, Any]) -> State:
+        """Applies the step when nothing speaks against it; see `apply_step`.
+
+        Raises:
+            StepError: a statement failed; the journal says where, and the next call resumes there.
+        """
+        state = self.check()
+        if state.status != "planned" or self.change is None:
+            return state
+        apply_step(self._context, self.id, self.change, evidence)
+        return State("applied", f"by run {self._context.run_id}")
+
+    def undo(self, *, status: Status = "undone", reason: str = "") -> State:
+        """Takes the step back; see `undo_step`. `dropped` is the status of a step that gained nothing.
+
+        Raises:
+            Drifted: an object was changed by others since.
+            StepError: a statement failed; the next call resumes there.
+        """
+        entry = self.entry()
+        if entry is None or entry.status not in APPLIED:
+            return State("undone", "nothing of it is applied")
+        undo_step(self._context, entry, status=status, reason=reason)
+        return State(status, reason)
+
+
+def planned_steps(context: Context) -> list[Step]:
+    """Every step of the plan, in its order."""
+    return [Step(spec, phase, context) for phase, spec in context.plan.steps()]

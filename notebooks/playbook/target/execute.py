@@ -1,0 +1,201 @@
+"""Runs one statement of a change under the safety contract: bounded locks, retries, the watchdog, progress."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import errors as pg
+
+from playbook.errors import LockNotGranted, StepError, one_line
+from playbook.target.sql import Statement
+from playbook.target.watchdog import BOUND_S, Connect, Watchdog
+
+LONG_LOCK_TIMEOUT = "1h"
+"""CONCURRENTLY waits for old transactions; none of its locks conflicts with readers or writers."""
+
+
+@dataclass(frozen=True)
+class LockPolicy:
+    """How locks that conflict with writers are asked for: briefly, again and again, and not for ever."""
+
+    timeout_ms: int = 40
+    limit_s: float = 300.0
+    backoff_s: tuple[float, float] = (1.0, 30.0)
+
+    def pause(self, attempt: int) -> float:
+        """Seconds before the next attempt: exponential with full jitter above the lower bound."""
+        low, high = self.backoff_s
+        return random.uniform(low, min(high, low * 2**attempt))  # noqa: S311
+
+
+class Record(Protocol):
+    """What the journal keeps of one statement."""
+
+    def intent(self, backend_pid: int, backend_start: str) -> None:
+        """Committed before the statement is sent."""
+
+    def done(self, connection: psycopg.Connection[Any]) -> None:
+        """Called in the statement's own transaction, or after a statement that has none."""
+
+    def confirmed(self) -> bool:
+        """Whether the done row stands, asked over a new connection after a COMMIT that got no answer."""
+
+
+Progress = Callable[[str], None]
+
+
+def execute(
+    connect: Connect,
+    statement: Statement,
+    record: Record,
+    *,
+    policy: LockPolicy | None = None,
+    progress: Progress | None = None,
+    repair: Callable[[], None] | None = None,
+) -> None:
+    """Runs `statement`; when this returns it is done and recorded.
+
+    `repair` removes what a cancelled CONCURRENTLY left behind (an INVALID index); it is called before the next try and
+    before an error is raised.
+
+    Raises:
+        LockNotGranted: the lock was not to be had within the policy's limit; nothing was changed.
+        StepError: the server refused the statement, or the connection was lost.
+    """
+    policy = policy or LockPolicy()
+    deadline = time.monotonic() + policy.limit_s
+    attempt = 0
+    while True:
+        try:
+            _run(connect, statement, record, policy, progress)
+            return
+        except (pg.LockNotAvailable, _CancelledByWatchdog) as error:
+            _clean_up(repair)
+            pause = policy.pause(attempt)
+            if time.monotonic() + pause > deadline:
+                raise LockNotGranted(_not_granted(statement, policy, attempt + 1, error)) from None
+            if progress:
+                progress(f"{statement.purpose}: {_cause(error)}; next try in {pause:.0f} s")
+            time.sleep(pause)
+            attempt += 1
+        except psycopg.Error as error:
+            if _lost(error):
+                if statement.transactional and _survived(record):
+                    return
+                raise StepError(
+                    f"{statement.purpose}: the connection failed: {one_line(error)}; run again to resume"
+                ) from error
+            if not isinstance(error, pg.DuplicateTable | pg.DuplicateObject):  # what stands there is somebody else's
+                _clean_up(repair)
+            raise StepError(f"{statement.purpose}: {one_line(error)}") from error
+
+
+def _lost(error: psycopg.Error) -> bool:
+    """Whether the connection is gone: libpq's own errors carry no code, the server's last words are 08… or 57P…."""
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+    )
+
+
+def _clean_up(repair: Callable[[], None] | None) -> None:
+    if repair:
+        repair()
+
+
+class _CancelledByWatchdog(Exception):
+    pass
+
+
+def _run(connect: Connect, statement: Statement, record: Record, policy: LockPolicy, progress: Progress | None) -> None:
+    observe = _observer(statement, progress) if statement.long and progress else None
+    with connect() as connection:
+        pid = connection.info.backend_pid
+        started = connection.execute(
+            "SELECT backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
+        ).fetchone()
+        _set_timeouts(connection, statement, policy)
+        record.intent(pid, started[0] if started else "")
+        poll_s = 0.050 if statement.long else 0.010
+        with Watchdog(connect, pid, bound_s=BOUND_S, poll_s=poll_s, observe=observe and observe(pid)) as watchdog:
+            try:
+                if statement.transactional:
+                    with connection.transaction():
+                        connection.execute(statement.sql.encode())
+                        record.done(connection)
+                else:
+                    connection.execute(statement.sql.encode())
+                    record.done(connection)
+            except pg.QueryCanceled as error:
+                if watchdog.fired:
+                    raise _CancelledByWatchdog(watchdog.fired) from error
+                raise
+
+
+def _set_timeouts(connection: psycopg.Connection[Any], statement: Statement, policy: LockPolicy) -> None:
+    lock_timeout = LONG_LOCK_TIMEOUT if statement.long else f"{policy.timeout_ms}ms"
+    connection.execute(
+        "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', '0', false), "
+        "set_config('idle_in_transaction_session_timeout', '30s', false)",
+        [lock_timeout],
+    )
+
+
+def _survived(record: Record) -> bool:
+    try:
+        return record.confirmed()
+    except psycopg.Error:
+        return False
+
+
+_BUILD = """
+SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total, lockers_done, lockers_total, current_locker_pid
+FROM pg_catalog.pg_stat_progress_create_index WHERE pid = %s
+"""
+
+
+def _observer(statement: Statement, progress: Progress) -> Callable[[int], Callable[[psycopg.Connection[Any]], None]]:
+    """Progress of a long statement from pg_stat_progress_create_index, at most twice a second."""
+
+    def of(pid: int) -> Callable[[psycopg.Connection[Any]], None]:
+        last = 0.0
+
+        def observe(connection: psycopg.Connection[Any]) -> None:
+            nonlocal last
+            if time.monotonic() - last < 0.5:
+                return
+            last = time.monotonic()
+            if row := connection.execute(_BUILD, [pid]).fetchone():
+                progress(f"{statement.purpose}: {_phase(row)}")
+
+        return observe
+
+    return of
+
+
+def _phase(row: tuple[Any, ...]) -> str:
+    phase, blocks, blocks_total, tuples, tuples_total, lockers, lockers_total, locker = row
+    if lockers_total and lockers is not None and lockers < lockers_total:
+        return f"{phase} (backend {locker} must end its transaction first)"
+    done, total = (blocks, blocks_total) if blocks_total else (tuples, tuples_total)
+    return f"{phase} {100 * done / total:.0f} %" if total else str(phase)
+
+
+def _cause(error: Exception) -> str:
+    return f"cancelled, since {error}" if isinstance(error, _CancelledByWatchdog) else "the table is locked"
+
+
+def _not_granted(statement: Statement, policy: LockPolicy, attempts: int, error: Exception) -> str:
+    return (
+        f"{statement.purpose}: no {statement.lock or 'lock'} on {statement.relation} in {attempts} tries of "
+        f"{policy.timeout_ms} ms within {policy.limit_s:.0f} s ({_cause(error)}); nothing was changed; end the "
+        "transactions that hold the table (pg_stat_activity shows them) and run again"
+    )
+
+
+def _line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

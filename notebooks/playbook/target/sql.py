@@ -1,0 +1,69 @@
+"""Statements as data, and the one function that quotes identifiers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_BARE = re.compile(r"[a-z_][a-z0-9_]*\Z")
+
+# PostgreSQL 18's pg_get_keywords() without the unreserved ones, as quote_ident() has it; a test holds it against the
+# server's own.
+_KEYWORDS = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case
+    cast char character check coalesce collate collation column concurrently constraint create cross current_catalog
+    current_date current_role current_schema current_time current_timestamp current_user dec decimal default
+    deferrable desc distinct do else end except exists extract false fetch float for foreign freeze from full grant
+    greatest group grouping having ilike in initially inner inout int integer intersect interval into is isnull join
+    json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize
+    json_table json_value lateral leading least left like limit localtime localtimestamp merge_action national
+    natural nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay
+    placing position precision primary real references returning right row select session_user setof similar
+    smallint some substring symmetric system_user table tablesample then time timestamp to trailing treat trim true
+    union unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat
+    xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
+    """.split()
+)
+
+
+def quote(*parts: str) -> str:
+    """`quote("public", "userId")` is `public."userId"`: quoted where PostgreSQL's own quote_ident() would quote.
+
+    Raises:
+        ValueError: a part is empty or holds a NUL, which PostgreSQL cannot store.
+    """
+    if not parts or any(not part or "\0" in part for part in parts):
+        raise ValueError(f"not an identifier: {parts!r}")
+    return ".".join(
+        part if _BARE.match(part) and part not in _KEYWORDS else '"' + part.replace('"', '""') + '"' for part in parts
+    )
+
+
+def literal(text: str) -> str:
+    """`text` as a string literal, right whatever `standard_conforming_strings` says."""
+    if "\0" in text:
+        raise ValueError("a NUL cannot stand in a PostgreSQL string")
+    quoted = "'" + text.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a change, ready to be printed and to be run.
+
+    `lock` is the table lock in PostgreSQL's words (`SHARE UPDATE EXCLUSIVE`) and `relation` the quoted name of what it
+    is taken on. `transactional` is false for statements that refuse to run in a transaction (CONCURRENTLY). `long`
+    marks work that blocks no writer and may take long: it runs without a statement timeout; all else runs under the
+    short lock timeout.
+    """
+
+    sql: str
+    purpose: str
+    lock: str = ""
+    relation: str = ""
+    transactional: bool = True
+    long: bool = False
+
+    def __str__(self) -> str:
+        return self.sql.rstrip().rstrip(";") + ";"

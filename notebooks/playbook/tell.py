@@ -1,0 +1,48 @@
+"""What the command line prints, besides errors."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from playbook.context import Context
+from playbook.journal import Entry
+from playbook.matrix import MatrixItem
+from playbook.undoing import Undone
+
+
+def print_matrix(console: Console, context: Context, matrix: list[MatrixItem]) -> None:
+    """The priority matrix, then every step with its status and reason."""
+    console.print(escape(f"{context.plan.title}: {context.target.label}"))
+    items = Table("priority", "week", "item", "phase", "status on the target", box=None, pad_edge=False)
+    for entry in matrix:
+        item = entry.item
+        where = ", ".join(item.phases) or "monitoring"
+        items.add_row(item.priority, str(item.week), escape(item.item), where, escape(entry.summary))
+    console.print(items)
+    steps = Table("step", "kind", "status", "reason", box=None, pad_edge=False)
+    for step, state in {step.id: (step, state) for entry in matrix for step, state in entry.steps}.values():
+        steps.add_row(escape(step.id), step.spec.kind, state.status, escape(state.reason))
+    console.print()
+    console.print(steps)
+
+
+def print_steps(console: Console, context: Context, entries: list[Entry]) -> None:
+    """The journal's steps, in the order they were applied."""
+    console.print(escape(f"{context.target.label}, journal in {context.journal.store.place}"))
+    if not entries:
+        console.print("nothing was applied here yet")
+        return
+    table = Table("step", "status", "when", "run", "reason", box=None, pad_edge=False)
+    for entry in entries:
+        table.add_row(escape(entry.step), entry.status, entry.changed_at, entry.run_id, escape(entry.reason))
+    console.print(table)
+
+
+def print_undone(console: Console, context: Context, undone: list[Undone]) -> None:
+    """Each step that was taken back, or the reason why not."""
+    if not undone:
+        console.print(escape(f"{context.target.label}: nothing is applied, so there is nothing to undo"))
+    for one in undone:
+        console.print(escape(f"{one.step}: {one.error or 'undone'}"))

@@ -1,0 +1,117 @@
+"""The queries that some steps claim to speed up, measured before and after, and what the two say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from playbook.context import Context
+from playbook.errors import NamesError, NotAnalysed, PlanError
+from playbook.evidence.compare import Case, Comparison, compare
+from playbook.evidence.measure import Measurement, measure, yardsticks
+from playbook.evidence.rows import same_rows
+from playbook.plan.admission import admit
+from playbook.plan.binds import bind
+from playbook.plan.workload import Bound, load
+from playbook.step import Step
+
+BLOCKS = 2
+"""Blocks of rounds in each phase: what two blocks of the same phase differ by is the machine's own drift."""
+
+
+class Trial:
+    """The claimed queries of some steps and the plan's controls, on one target.
+
+    Values are sampled once, so that before and after run the same statements. A query that must not or cannot be
+    executed is left out, with the reason.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._workload = load(context.plan.workload_path)
+        self._bounds: dict[str, tuple[Bound, ...]] = {}
+        self.left_out: dict[str, str] = {}
+
+    def claims(self, step: Step) -> list[Bound]:
+        """The step's own queries on the target, each with its values."""
+        return [bound for name in step.spec.claims for bound in self._bind(name)]
+
+    def controls(self) -> list[Bound]:
+        """The plan's controls, with a common value each, and those that any target has."""
+        return [bound for name in self._context.plan.controls for bound in self._bind(name)[:1]] + list(yardsticks())
+
+    def _bind(self, name: str) -> tuple[Bound, ...]:
+        if name not in self._bounds:
+            try:
+                self._bounds[name] = self._resolve(name)
+            except (NamesError, NotAnalysed) as error:
+                self._bounds[name] = ()
+                self.left_out[name] = str(error)
+        return self._bounds[name]
+
+    def _resolve(self, name: str) -> tuple[Bound, ...]:
+        if name not in self._workload:
+            raise PlanError(f"{self._context.plan.workload_path}: no query is named {name}, which the plan claims")
+        with self._context.connect() as connection:
+            bounds = bind(
+                self._workload[name],
+                self._context.names,
+                connection,
+                execute=self._context.settings.measures,
+            )
+            admit(connection, bounds[0].sql)
+        return bounds
+
+    def measure(self, steps: Iterable[Step]) -> dict[Case, Measurement]:
+        """One phase of measuring: the claims of `steps` and the controls, interleaved round by round.
+
+        Where nothing may be executed, each query is only planned.
+        """
+        steps = list(steps)
+        bounds = {_case(bound): bound for step in steps for bound in self.claims(step)}
+        if not bounds:
+            return {}
+        settings = self._context.settings
+        bounds |= {_case(bound): bound for bound in self.controls()} if settings.measures else {}
+        measured = measure(
+            self._context.connect,
+            list(bounds.values()),
+            blocks=BLOCKS,
+            budget_s=settings.budget_s / 2,
+            execute=settings.measures,
+            progress=self._context.progress,
+        )
+        return {(each.query, each.bind): each for each in measured}
+
+    def cases(self, step: Step) -> list[Case]:
+        """What is measured for the step: its claims, then the controls."""
+        return [_case(bound) for bound in [*self.claims(step), *self.controls()]]
+
+    def compare(
+        self, step: Step, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]
+    ) -> list[Comparison]:
+        """The step's queries before and after, beside the controls; one that was left out says why."""
+        cases = self.cases(step)
+        out = [name for name in step.spec.claims if name in self.left_out]
+        missing = [Measurement(name, "common", error=self.left_out[name]) for name in out]
+        return list(
+            compare(
+                [*(before[case] for case in cases if case in before), *missing],
+                [after[case] for case in cases if case in after] + missing,
+                controls={bound.query for bound in self.controls()},
+                step_of=dict.fromkeys(step.spec.claims, step.id),
+                by_plan=step.change is not None and step.change.by_plan,
+            )
+        )
+
+    def check_rows(self, step: Step, comparison: Comparison) -> Comparison:
+        """The comparison with the answer to: does the query return the same rows with and without the change?"""
+        assert step.change is not None
+        bound = next((b for b in self._bind(comparison.query) if b.bind == comparison.bind), None)
+        if bound is None or not self._context.settings.measures:
+            return comparison
+        self._context.progress(f"same rows: {bound.query} ({bound.bind})")
+        return comparison.with_rows(same_rows(self._context.connect, bound, bound, without=step.change.without))
+
+
+def _case(bound: Bound) -> Case:
+    return bound.query, bound.bind

@@ -1,0 +1,41 @@
+"""Real servers: the embedded one of the test session, empty databases on it, and copies of the sample."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from playbook.target import embedded
+from playbook.target.connect import Target, identify
+
+Connect = Callable[[], psycopg.Connection[Any]]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[embedded.Server]:
+    """The embedded server, in the home that the whole test session shares."""
+    with embedded.acquire() as lease:
+        yield lease.server
+
+
+@pytest.fixture
+def empty(server: embedded.Server) -> Iterator[Target]:
+    """An empty database as a target that is not the sample: it counts as foreign."""
+    name = f"empty_{next(_numbers)}"
+    with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            yield identify(Target(spec="env:DATABASE_URL", conninfo=server.conninfo(name)))
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def scratch(empty: Target) -> Connect:
+    """Opens autocommit sessions, as superuser, on an empty database."""
+    return empty.connect

@@ -1,0 +1,146 @@
+"""A small foreign database with a plan of its own: two indexes on `orders`, and the full snapshot of its catalog."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playbook.context import Context, open_context
+from playbook.phase import Playbook
+from playbook.settings import Settings
+from playbook.target import embedded
+from playbook.target.binaries import wheel_binaries
+from playbook.target.connect import Target
+
+PLAN = """\
+name: shop
+title: Two indexes for a shop
+workload: workload.sql
+controls: [customers_by_city]
+phases:
+  - id: "1"
+    title: Indexes
+    week: 1
+    priority: critical
+    notebook: indexes
+    steps:
+      - name: orders_customer_created
+        kind: index
+        table: orders
+        columns: [customer_id, created_at DESC]
+        claims: [latest_orders]
+      - name: orders_open
+        kind: index
+        table: orders
+        columns: [created_at]
+        where: status = 'open'
+        claims: [open_orders]
+priorities:
+  - {priority: critical, week: 1, item: Index the orders, phases: ["1"]}
+"""
+
+WORKLOAD = """\
+-- name: latest_orders
+-- about: the latest orders of one customer
+-- bind customer_id: sampled from orders
+SELECT id, created_at, total FROM orders WHERE customer_id = :customer_id ORDER BY created_at DESC, id LIMIT 10;
+
+-- name: open_orders
+-- about: the oldest open orders
+SELECT id, created_at FROM orders WHERE status = 'open' ORDER BY created_at, id LIMIT 10;
+
+-- name: customers_by_city
+-- about: control
+SELECT city, count(*) AS customers FROM customers GROUP BY city ORDER BY city;
+"""
+
+ROWS = """
+CREATE TABLE customers (id int PRIMARY KEY, city text NOT NULL);
+CREATE TABLE orders (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  customer_id int NOT NULL REFERENCES customers,
+  status text NOT NULL,
+  created_at timestamptz NOT NULL,
+  total numeric(10, 2)
+);
+INSERT INTO customers SELECT n, 'city ' || n % 7 FROM generate_series(1, 500) n;
+INSERT INTO orders (customer_id, status, created_at, total)
+SELECT 1 + (n * n) % 500, CASE WHEN n % 50 = 0 THEN 'open' ELSE 'done' END,
+       timestamptz '2026-01-01 00:00:00+00' + n * interval '1 minute', n % 1000
+FROM generate_series(1, 40000) n;
+"""
+
+
+@dataclass
+class Shop:
+    """The database, its plan, and how to open the one on the other."""
+
+    target: Target
+    plan: Path
+    folder: Path
+
+    def context(self, *, apply: bool = True, **settings: Any) -> Context:
+        """A new opening, as a new process would have it."""
+        chosen: dict[str, Any] = {"budget_s": 2.0, "plan": self.plan, "out": self.folder / "out", **settings}
+        return open_context(Settings(target="env:SHOP_URL", apply=apply, **chosen))
+
+    def playbook(self, *, apply: bool = True, **settings: Any) -> Playbook:
+        """The plan opened on the shop."""
+        return Playbook(self.context(apply=apply, **settings))
+
+    def execute(self, sql: str, *values: Any) -> list[Any]:
+        """Rows of one statement in a session of its own."""
+        with self.target.connect() as connection:
+            cursor = connection.execute(sql, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def url(self) -> str:
+        """The URL with its password, as an environment variable would hold it."""
+        c = self.target.conninfo
+        return f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+
+
+@pytest.fixture
+def shop(empty: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """The shop with its rows, analysed; nothing of the playbook in it yet."""
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text(WORKLOAD)
+    with empty.connect() as connection:
+        connection.execute(ROWS)
+        connection.execute("VACUUM (ANALYZE)")
+    shop = Shop(empty, tmp_path / "plan.yaml", tmp_path)
+    monkeypatch.setenv("SHOP_URL", shop.url())
+    return shop
+
+
+@pytest.fixture
+def snapshot(server: embedded.Server) -> Callable[[Target], str]:
+    """Everything that pg_dump knows of a database but its rows, schema `playbook` aside, and which indexes are valid.
+
+    pg_dump is PostgreSQL's own account of a catalog, and none of this project's.
+    """
+
+    def take(target: Target) -> str:
+        c = target.conninfo
+        dump = subprocess.run(
+            [str(wheel_binaries().program("pg_dump")), "--schema-only", "--exclude-schema=playbook", "--restrict-key=x"]
+            + [f"--host={c['host']}", f"--port={c['port']}", f"--username={c['user']}", str(c["dbname"])],
+            env={"PGPASSWORD": str(c["password"])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        with target.connect() as connection:
+            indexes = connection.execute(
+                "SELECT indexrelid::regclass::text, indisvalid, indisready, pg_get_indexdef(indexrelid) FROM pg_index "
+                "JOIN pg_class c ON c.oid = indexrelid WHERE c.relnamespace::regnamespace::text NOT IN "
+                "('pg_catalog', 'pg_toast', 'playbook', 'information_schema') ORDER BY 1"
+            ).fetchall()
+        return dump + "\n".join(map(str, indexes))
+
+    return take

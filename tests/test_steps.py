@@ -1,0 +1,291 @@
+"""Index steps on a foreign database: applied once, resumed, kept apart from others' work, undone without a trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from playbook import undoing
+from playbook.errors import Busy, Drifted, UsageError
+from playbook.journal import FileStore
+
+STEPS = ["1/orders_customer_created", "1/orders_open"]
+POINTS = ["before_intent", "after_intent", "during", "before_done", "after_done"]
+
+
+def statuses(answer):
+    return {row[0]: row[1].status for row in answer.steps}
+
+
+def reason(answer, step):
+    return next(row[1].reason for row in answer.steps if row[0] == step)
+
+
+def indexes(shop):
+    rows = shop.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'orders' AND schemaname = 'public' ORDER BY 1")
+    return [row[0] for row in rows]
+
+
+def killed(shop, step, point):
+    """Applies in another process that dies at that point; returns its exit code."""
+    script = Path(__file__).with_name("killed_apply.py")
+    done = subprocess.run([sys.executable, script, shop.plan, step, point], capture_output=True, text=True, check=False)
+    assert done.returncode in {0, -9}, done.stderr
+    return done.returncode
+
+
+def test_apply_makes_the_indexes_and_undo_leaves_the_catalog_as_it_was(shop, snapshot):
+    as_found = snapshot(shop.target)
+    phase = shop.playbook().phase("1")
+    assert statuses(phase.apply()) == dict.fromkeys(STEPS, "applied")
+    assert indexes(shop) == ["orders_customer_created", "orders_open", "orders_pkey"]
+    assert snapshot(shop.target) != as_found
+    assert statuses(phase.undo()) == dict.fromkeys(STEPS, "undone")
+    assert snapshot(shop.target) == as_found
+
+
+def test_apply_runs_the_very_statements_that_preview_shows(shop):
+    phase = shop.playbook().phase("1")
+    shown = [statement.sql for _, statements, _ in phase.preview().steps for statement in statements]
+    assert shown == [
+        "CREATE INDEX CONCURRENTLY orders_customer_created\n  ON public.orders (customer_id, created_at DESC)",
+        "CREATE INDEX CONCURRENTLY orders_open\n  ON public.orders (created_at)\n  WHERE status = 'open'",
+    ]
+    phase.apply()
+    assert [row[0] for row in shop.execute("SELECT sql FROM playbook.statement ORDER BY step, position")] == shown
+
+
+def test_preview_names_the_lock_of_each_statement_and_its_undo(shop):
+    _, statements, undo = shop.playbook().phase("1").preview().steps[0]
+    assert (statements[0].lock, statements[0].relation) == ("SHARE UPDATE EXCLUSIVE", "public.orders")
+    assert [statement.sql for statement in undo] == ["DROP INDEX CONCURRENTLY public.orders_customer_created"]
+
+
+def test_a_dry_run_writes_nothing_at_all(shop, snapshot):
+    as_found = snapshot(shop.target)
+    phase = shop.playbook(apply=False).phase("1")
+    phase.preview()
+    phase.check()
+    before = phase.before()
+    assert not before.executed
+    assert {(each.query, bool(each.plan)) for each in before.measurements} >= {("latest_orders", True)}
+    applied = phase.apply()
+    phase.after()
+    phase.verdict()
+    phase.settle()
+    assert not applied.changes
+    assert snapshot(shop.target) == as_found
+    assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
+    with pytest.raises(UsageError):
+        phase.undo()
+
+
+def test_applied_twice_is_applied_once(shop):
+    shop.playbook().phase("1").apply()
+    first = shop.execute("SELECT 'orders_open'::regclass::oid")
+    again = shop.playbook().phase("1")
+    assert statuses(again.check()) == dict.fromkeys(STEPS, "applied")
+    again.apply()
+    assert shop.execute("SELECT 'orders_open'::regclass::oid") == first
+
+
+def test_an_undone_step_can_be_applied_again(shop):
+    phase = shop.playbook().phase("1")
+    phase.apply()
+    phase.undo()
+    assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
+
+
+def test_steps_are_undone_last_applied_first(shop):
+    shop.playbook().phase("1").apply()
+    undone = undoing.undo(shop.context())
+    assert [one.step for one in undone] == STEPS[::-1]
+
+
+def test_one_step_can_be_walked_alone(shop):
+    step = shop.playbook().step("1/orders_open")
+    step.apply()
+    assert indexes(shop) == ["orders_open", "orders_pkey"]
+    step.undo()
+    assert indexes(shop) == ["orders_pkey"]
+
+
+def test_an_index_that_stands_already_is_left_to_its_owner(shop):
+    shop.execute("CREATE INDEX orders_open ON orders (created_at) WHERE status = 'open'")
+    phase = shop.playbook().phase("1")
+    assert statuses(phase.check())["1/orders_open"] == "exists"
+    phase.apply()
+    phase.undo()
+    assert "orders_open" in indexes(shop)
+
+
+def test_an_index_of_that_name_with_another_definition_blocks_and_shows_it(shop):
+    shop.execute("CREATE INDEX orders_open ON orders (total)")
+    checked = shop.playbook().phase("1").apply()
+    assert statuses(checked)["1/orders_open"] == "blocked"
+    assert "USING btree (total)" in reason(checked, "1/orders_open")
+    assert statuses(checked)["1/orders_customer_created"] == "applied"
+
+
+def test_a_table_of_that_name_blocks(shop):
+    shop.execute("CREATE TABLE orders_open (x int)")
+    assert statuses(shop.playbook().phase("1").check())["1/orders_open"] == "blocked"
+
+
+def test_a_covering_index_is_named(shop):
+    shop.execute("CREATE INDEX wide ON orders (customer_id, created_at DESC, status)")
+    checked = shop.playbook().phase("1").check()
+    assert statuses(checked)["1/orders_customer_created"] == "covered"
+    assert "wide serves already" in reason(checked, "1/orders_customer_created")
+
+
+def test_an_invalid_index_of_others_is_not_touched(shop):
+    shop.execute("CREATE INDEX orders_open ON orders (created_at) WHERE status = 'open'")
+    shop.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'orders_open'::regclass")
+    checked = shop.playbook().phase("1").apply()
+    assert statuses(checked)["1/orders_open"] == "blocked"
+    assert "not begun by this playbook" in reason(checked, "1/orders_open")
+    assert "orders_open" in indexes(shop)
+
+
+def test_a_table_that_is_not_there_makes_the_step_not_applicable(shop):
+    shop.execute("ALTER TABLE orders RENAME TO purchases")
+    checked = shop.playbook().phase("1").check()
+    assert set(statuses(checked).values()) == {"not_applicable"}
+    mapped = shop.playbook(map={"orders": "purchases"}).phase("1")
+    assert set(statuses(mapped.check()).values()) == {"planned"}
+    assert "ON public.purchases (" in mapped.preview().steps[0][1][0].sql
+
+
+def test_a_table_dropped_between_check_and_apply_fails_the_step_and_not_the_run(shop):
+    phase = shop.playbook().phase("1")
+    phase.check()
+    shop.execute("DROP TABLE orders")
+    assert set(statuses(phase.apply()).values()) <= {"failed", "not_applicable"}
+
+
+def test_an_index_dropped_by_others_is_planned_again(shop):
+    shop.playbook().phase("1").apply()
+    shop.execute("DROP INDEX orders_open")
+    checked = shop.playbook().phase("1").check()
+    assert statuses(checked)["1/orders_open"] == "planned"
+    assert "others have dropped it since" in reason(checked, "1/orders_open")
+
+
+def test_undo_leaves_an_index_alone_that_others_have_changed(shop):
+    shop.playbook().phase("1").apply()
+    shop.execute("ALTER INDEX orders_open SET (fillfactor = 70)")
+    undone = undoing.undo(shop.context())
+    assert [bool(one.error) for one in undone] == [True, False]
+    assert "was changed since" in undone[0].error
+    assert indexes(shop) == ["orders_open", "orders_pkey"]
+    with pytest.raises(Drifted):
+        shop.playbook().step("1/orders_open").undo()
+
+
+def test_undo_of_what_is_gone_already_is_done(shop):
+    shop.playbook().phase("1").apply()
+    shop.execute("DROP INDEX orders_open")
+    assert [one.error for one in undoing.undo(shop.context())] == ["", ""]
+
+
+def test_undo_of_a_step_never_applied_names_those_that_are(shop):
+    shop.playbook().step("1/orders_open").apply()
+    with pytest.raises(UsageError, match=r"not applied on this target: 1/nothing; applied is 1/orders_open"):
+        undoing.undo(shop.context(), ("1/nothing",))
+
+
+def test_a_second_run_is_told_who_holds_the_target(shop):
+    first = shop.context()
+    with first.hold("apply"), pytest.raises(Busy, match=rf"is held by playbook {first.run_id} \(backend \d+, from "):
+        shop.playbook().phase("1").apply()
+
+
+def test_uninstall_is_refused_while_steps_are_applied(shop, snapshot):
+    as_found = snapshot(shop.target)
+    shop.playbook().phase("1").apply()
+    with pytest.raises(UsageError, match=r"still applied: .*playbook undo"):
+        undoing.uninstall(shop.context(), keep_steps=False)
+    undoing.undo(shop.context())
+    undoing.uninstall(shop.context(), keep_steps=False)
+    assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
+    assert snapshot(shop.target) == as_found
+
+
+def test_with_a_file_journal_nothing_but_the_change_is_made(shop, snapshot):
+    as_found = snapshot(shop.target)
+    path = shop.folder / "journal.sqlite"
+    shop.playbook(journal=path).phase("1").apply()
+    assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
+    assert FileStore(path).exists()
+    undoing.undo(shop.context(journal=path))
+    assert snapshot(shop.target) == as_found
+
+
+def test_a_failed_unique_build_leaves_no_invalid_index(shop):
+    shop.plan.write_text(shop.plan.read_text().replace("columns: [created_at]", "columns: [status]\n        unique: true"))
+    applied = shop.playbook().phase("1").apply()
+    assert statuses(applied)["1/orders_open"] == "failed"
+    assert "could not create unique index" in reason(applied, "1/orders_open")
+    assert indexes(shop) == ["orders_customer_created", "orders_pkey"]
+
+
+def test_a_role_without_ownership_is_told_the_grant(shop, monkeypatch):
+    shop.execute("DROP ROLE IF EXISTS shop_guest")
+    shop.execute("CREATE ROLE shop_guest LOGIN PASSWORD 'guest'")
+    shop.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO shop_guest")
+    c = shop.target.conninfo
+    monkeypatch.setenv("SHOP_URL", f"postgresql://shop_guest:guest@/{c['dbname']}?host={c['host']}&port={c['port']}")
+    checked = shop.playbook().phase("1").check()
+    assert set(statuses(checked).values()) == {"blocked"}
+    assert "GRANT postgres TO shop_guest;" in reason(checked, STEPS[0])
+    shop.execute("DROP OWNED BY shop_guest")
+    shop.execute("DROP ROLE shop_guest")
+
+
+@pytest.mark.parametrize("point", ["after_intent", "during", "before_done"])
+def test_an_apply_killed_half_way_is_resumed_and_then_undone(shop, snapshot, point):
+    as_found = snapshot(shop.target)
+    assert killed(shop, STEPS[0], point) == -9
+    assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
+    assert shop.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+    assert {one.error for one in undoing.undo(shop.context())} == {""}
+    assert snapshot(shop.target) == as_found
+
+
+@pytest.mark.exhaustive
+def test_killed_at_every_statement_and_resumed_and_undone(shop, snapshot):
+    as_found = snapshot(shop.target)
+    covered = 0
+    for step in [name for name, _, _ in shop.playbook().phase("1").preview().steps]:
+        for point in POINTS:
+            for resumed in (True, False):
+                assert killed(shop, step, point) == -9, (step, point)
+                if resumed:
+                    assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied"), (step, point)
+                assert {one.error for one in undoing.undo(shop.context())} <= {""}, (step, point)
+                assert snapshot(shop.target) == as_found, (step, point, resumed)
+                covered += 1
+    print(f"killed at {covered} points")
+    assert covered == 2 * len(STEPS) * len(POINTS)
+
+
+def test_a_backend_that_survived_its_client_is_waited_for(shop):
+    """An old transaction keeps the build waiting, the client is killed, the backend goes on; resume adopts its work."""
+    with shop.target.connect() as old:
+        old.execute("BEGIN")
+        old.execute("UPDATE orders SET total = 0 WHERE id = 1")
+        assert killed(shop, STEPS[0], "during") == -9
+        alive = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND state = 'active'"
+        assert shop.execute(alive) == [(1,)]
+        before = shop.execute("SELECT 'orders_customer_created'::regclass::oid")
+        threading.Timer(1.0, old.rollback).start()
+        phase = shop.playbook().phase("1")
+        assert statuses(phase.apply()) == dict.fromkeys(STEPS, "applied")
+        time.sleep(0.2)
+    assert shop.execute("SELECT 'orders_customer_created'::regclass::oid") == before
