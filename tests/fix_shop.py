@@ -128,8 +128,11 @@ def snapshot(server: embedded.Server) -> Callable[[Target], str]:
     def take(target: Target) -> str:
         c = target.conninfo
         dump = subprocess.run(
-            [str(wheel_binaries().program("pg_dump")), "--schema-only", "--exclude-schema=playbook", "--restrict-key=x"]
-            + [f"--host={c['host']}", f"--port={c['port']}", f"--username={c['user']}", str(c["dbname"])],
+            [
+                *(str(wheel_binaries().program("pg_dump")), "--schema-only", "--exclude-schema=playbook"),
+                *("--restrict-key=x", f"--host={c['host']}", f"--port={c['port']}", f"--username={c['user']}"),
+                str(c["dbname"]),
+            ],
             env={"PGPASSWORD": str(c["password"])},
             capture_output=True,
             text=True,

@@ -70,7 +70,7 @@ class Person:
 
 def oneself() -> Person:
     """The account that runs the tests."""
-    return Person(Path(sys.executable), (PACKAGE,))
+    return Person(Path(sys.executable), (PACKAGE, *(Path(entry) for entry in sys.path if entry)))
 
 
 @contextlib.contextmanager
@@ -107,10 +107,11 @@ def ordinary() -> Iterator[Person]:
 
 def rerun_as_root(pattern: str, module: Path) -> None:
     """Run the tests whose names hold `pattern` under sudo; without sudo skip, but in CI fail."""
-    if subprocess.run(["sudo", "-n", "true"], check=False, capture_output=True).returncode != 0:
+    sudo = shutil.which("sudo")
+    if sudo is None or subprocess.run([sudo, "-n", "true"], check=False, capture_output=True).returncode != 0:
         reason = "the tests as root need root, or sudo without a password"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", pattern, str(module)]
     env = [f"PATH={os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE=1"]
-    done = subprocess.run(["sudo", "-n", "env", *env, *command], check=False, capture_output=True, text=True)
+    done = subprocess.run([sudo, "-n", "env", *env, *command], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -98,7 +98,6 @@ COVERED = [
     ("(lower(s), a)", wanted(key(expression="LOWER( s )"))),
     ("((a + b * 2))", wanted(key(expression="a + (b * 2)"))),
     ("(date_trunc('day', local))", wanted(key(expression="date_trunc('day', local)"))),
-    ("(date_trunc('day', at, 'UTC'))", wanted(key(expression="date_trunc('day', at, 'UTC')"))),
     ("(a)", wanted(key(expression="a"))),
     ("(s text_pattern_ops)", wanted(key("s", opclass="text_pattern_ops"))),
     ("(s text_pattern_ops)", wanted(key("s", opclass="pg_catalog.text_pattern_ops"))),
@@ -126,7 +125,9 @@ NOT_COVERED = [
     ("(a) WHERE b > 5", wanted("a", predicate="b > 6"), "only rows where"),
     ("(a) WHERE b > 5", wanted("a", predicate="b > 5 AND n > 0"), "only rows where"),
     ("(a) WHERE (b > 5 OR n > 5) AND f > 0", wanted("a", predicate="b > 5 OR n > 5 AND f > 0"), "only rows where"),
-    ("(a) WHERE v::text = '5'", wanted("a", predicate="a::text = '5'"), "only rows where"),
+    ("(a) WHERE a::text = '5'", wanted("a", predicate="a = '5'"), "only rows where"),
+    ("(a) WHERE (@ a) + b > 5", wanted("a", predicate="@ a + b > 5"), "only rows where"),
+    ("(a) WHERE ok = (ok IS NULL)", wanted("a", predicate="ok = ok IS NULL"), "only rows where"),
     ("(a) WHERE kind = 'X'", wanted("a", predicate="kind = 'x'"), "only rows where"),
     ("(a) WHERE at >= '2024-01-01 01:00+00'", wanted("a", predicate="at >= '2024-01-01'"), "only rows where"),
     ("(upper(s))", wanted(key(expression="lower(s)")), "same keys"),
@@ -387,7 +388,7 @@ def test_a_key_that_is_none_is_refused(wrong):
 BASES = {
     "a": "1001", "b": "1002", "n": "1003.5", "s": "'k4'", "v": "'k5'", "c": "'k6'", "at": "'2031-07-07 00:00:00+00'",
     "lower(s)": "'k8'", "lower(v)": "'k9'", "a + b": "1010", "coalesce(n, -1)": "1011.5",
-    "date_trunc('day', at, 'UTC')": "'2031-12-12 00:00:00+00'",
+    "date_trunc('day', local)": "'2031-12-12 00:00:00'",
 }  # fmt: skip
 TEXTUAL = {"s", "v", "c", "lower(s)", "lower(v)"}
 PREDICATES = [
@@ -440,9 +441,18 @@ def standing_beside(draw, index):
     changed = list(index.keys)
     place = draw(st.integers(0, len(changed) - 1))
     include, predicate = index.include, index.predicate
-    match draw(st.sampled_from(["nothing", "key", "one", "swap", "shorter", "include", "predicate", "full"])):
-        case "key":
-            changed[place] = draw(keys(base_of(changed[place])))
+    respects = ["nothing", "nulls", "one", "swap", "shorter", "include", "predicate", "full"]
+    textual = next((place for place, each in enumerate(changed) if base_of(each) in TEXTUAL), None)
+    match draw(
+        st.sampled_from(respects if textual is None else [*respects, "class", "class", "collation", "collation"])
+    ):
+        case "nulls":
+            changed[place] = replace(changed[place], nulls_first=not changed[place].puts_nulls_first)
+        case "class":
+            opclass = None if changed[textual].opclass else "text_pattern_ops"
+            changed[textual] = replace(changed[textual], opclass=opclass)
+        case "collation":
+            changed[textual] = replace(changed[textual], collation=None if changed[textual].collation else "C")
         case "one":
             changed[place] = turned_round(changed[place])
         case "swap":
@@ -574,7 +584,8 @@ CONDITIONS = st.recursive(
     | st.builds("kind {} ('x', 'y')".format, AMONG)
     | st.builds("{} BETWEEN {} AND {}".format, NUMBERS, NUMBERS, NUMBERS)
     | st.builds("{} IS {} NULL".format, SUMS | TEXTS, st.sampled_from(["", "NOT"]))
-    | st.sampled_from(["ok", "ok IS TRUE", "mood = 'calm'", "mood IN ('calm', 'wild')"]),
+    | st.sampled_from(["ok", "ok IS TRUE", "mood = 'calm'", "mood IN ('calm', 'wild')"])
+    | st.sampled_from(["ok = (ok IS NULL)", "(ok = ok) IS NULL", "(@ a) + b > 5", "@ (a + b) > 5"]),
     lambda inner: st.builds("{} {} {}".format, inner, st.sampled_from(["AND", "OR"]), inner)
     | st.builds("({})".format, inner)
     | st.builds("NOT {}".format, inner)
@@ -602,7 +613,7 @@ def test_expressions_taken_for_the_same_are_the_same_to_the_server(connection, t
     other = data.draw(st.just(one) | CONDITIONS | st.just(one.replace("(", "").replace(")", "")))
     first, second = stored(connection, one), stored(connection, other)
     assume(first is not None and second is not None)
-    same = same_expression(one, second, table)
+    same = same_expression(one, second, table) or same_expression(other, first, table)
     event("taken for the same" if same else "not taken for the same")
     if same:
         assert first == second

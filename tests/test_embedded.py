@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import pwd
 import shutil
@@ -41,8 +42,9 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test waits for the disk to have written a new data folder."""
+    """No test waits for the disk to have written a new data folder, nor long for what does not come."""
     monkeypatch.setattr(cluster, "INITDB_OPTIONS", (*cluster.INITDB_OPTIONS, "--no-sync"))
+    monkeypatch.setattr(cluster, "START_LIMIT_S", 40)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def eventually(holds: Callable[[], Any], complaint: str, limit_s: float = 15) ->
     end = time.monotonic() + limit_s
     while not (answer := holds()):
         assert time.monotonic() < end, complaint
-        time.sleep(0.01)
+        time.sleep(0.03)
     return answer
 
 
@@ -368,22 +370,36 @@ def test_of_several_that_start_at_once_one_makes_the_server(folder: Path, onesel
     assert log.count("starting PostgreSQL") == 1
 
 
-@pytest.mark.parametrize("initdb_too", [True, False])
-def test_an_interrupted_initdb_is_done_anew(folder: Path, oneself: Person, initdb_too: bool) -> None:
-    home = folder / "home"
+def interrupt_initdb(home: Path, oneself: Person) -> psutil.Process:
+    """Kill a process that was making the server, and stop its initdb half-way."""
     holder = hold(oneself, home)
-    half = data_of(home).with_name("data.new")
-    eventually((half / "base").exists, "initdb did not begin")
-    children = psutil.Process(holder.pid).children(recursive=True) if initdb_too else []
+    eventually((data_of(home).with_name("data.new") / "base").exists, "initdb did not begin")
+    (initdb,) = (child for child in psutil.Process(holder.pid).children() if child.name() == "initdb")
+    initdb.suspend()
     kill(holder)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-    assert half.exists()
     assert not data_of(home).exists()
-    with embedded.acquire(home) as lease:
+    return initdb
+
+
+def test_an_interrupted_initdb_is_done_anew(folder: Path, oneself: Person) -> None:
+    initdb = interrupt_initdb(folder / "home", oneself)
+    initdb.kill()
+    with embedded.acquire(folder / "home") as lease:
         assert ask(lease.server, "SELECT count(*) FROM pg_database") == 3
-        assert not half.exists()
+    assert not (folder / "home" / "postgres-18" / "data.new").exists()
+
+
+def test_an_initdb_that_outlives_its_starter_is_waited_for(
+    folder: Path, oneself: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    initdb = interrupt_initdb(folder / "home", oneself)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "START_LIMIT_S", -59.7)
+        with pytest.raises(EmbeddedError, match="another process has kept"):
+            embedded.acquire(folder / "home")
+    initdb.resume()
+    with embedded.acquire(folder / "home") as lease:
+        assert ask(lease.server, "SELECT count(*) FROM pg_database") == 3
 
 
 def test_a_crashed_server_is_started_again(home: Path) -> None:
@@ -400,7 +416,7 @@ def test_crash_recovery_is_waited_for_with_progress(home: Path, monkeypatch: pyt
     write_as_owner(data_of(home) / "recovery.signal", "")
     write_as_owner(data_of(home) / "postgresql.auto.conf", "restore_command = 'sleep 1; false'\nhot_standby = off\n")
     monkeypatch.setattr(cluster, "START_LIMIT_S", 0.3)
-    with pytest.raises(EmbeddedError, match=r"took no connections for 0 s: LOG: .* \(more in .*server.log\)"):
+    with pytest.raises(EmbeddedError, match=r"took no connections for 0 s: .* \(more in .*server.log\)"):
         embedded.acquire(home)
     monkeypatch.setattr(cluster, "START_LIMIT_S", 60)
     write_as_owner(data_of(home) / "recovery.signal", "")
@@ -447,16 +463,26 @@ def test_where_there_are_no_sockets_it_listens_on_loopback(home: Path, monkeypat
 def bystander(home: Path, *, alike: bool) -> Iterator[subprocess.Popen[bytes]]:
     """An unrelated process of the server's account; `alike` bears a postmaster's name and works in another folder."""
     identity = {"user": data_of(home).stat().st_uid} if ROOT else {}
-    command = ["postgres", "-D", "/elsewhere"] if alike else ["sleep", "60"]
     code = "exec -a postgres sleep 60" if alike else "exec sleep 60"
-    with subprocess.Popen(["bash", "-c", code, *command], cwd="/", **identity) as process:
-        yield process
-        assert process.poll() is None, "the bystander was hit"
-        process.kill()
+    with subprocess.Popen(["bash", "-c", code], cwd="/", **identity) as process:
+        try:
+            yield process
+            assert process.poll() is None, "the bystander was hit"
+        finally:
+            process.kill()
 
 
-@pytest.mark.parametrize("alike", [False, True])
-def test_a_reused_process_id_in_postmaster_pid_is_left_alone(home: Path, alike: bool) -> None:
+@pytest.mark.parametrize("may_look", [True, False])
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_reused_process_id_in_postmaster_pid_is_left_alone(
+    home: Path, alike: bool, may_look: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not may_look:  # as root in a container without the right to trace processes
+
+        def refuse(process: psutil.Process) -> str:
+            raise psutil.AccessDenied(process.pid)
+
+        monkeypatch.setattr(psutil.Process, "cwd", refuse)
     with embedded.acquire(home) as lease, bystander(home, alike=alike) as process:
         crash(home)
         pid_file = data_of(home) / "postmaster.pid"
@@ -469,6 +495,22 @@ def test_a_reused_process_id_in_postmaster_pid_is_left_alone(home: Path, alike: 
         crash(home)
         write_as_owner(pid_file, f"{process.pid}\n{stale}")
         lease.release()
+
+
+def test_backends_that_outlive_their_postmaster_are_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with embedded.acquire(home) as lease, psycopg.connect(**lease.server.conninfo()) as connection:
+        backend, postmaster = psutil.Process(connection.info.backend_pid), postmaster_of(home)
+        backend.suspend()
+        postmaster.kill()
+        eventually(lambda: not postmaster.is_running(), "it goes on")
+        assert embedded.status(home).running
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "UNSEEN_LIMIT_S", 0.3)
+            with pytest.raises(EmbeddedError, match="left over by a killed postmaster"):
+                embedded.acquire(home)
+        backend.resume()
+        with embedded.acquire(home) as again:
+            assert ask(again.server, "SELECT 1") == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's")
@@ -592,7 +634,8 @@ def test_a_socket_folder_that_another_could_have_laid_out_is_not_used(folder: Pa
         assert other.parent != temporary
         sockets.discard(other)
         place.rmdir()
-        place.symlink_to(folder)
+        ours.make_folder(folder / "theirs", 0o755)
+        place.symlink_to(folder / "theirs")
         sockets.discard(other := sockets.folder(preferred, ours))
         assert other.parent != temporary
 
@@ -610,24 +653,25 @@ def test_a_file_in_the_place_of_home_is_told(folder: Path) -> None:
         embedded.acquire(folder / "home")
 
 
-DEFAULTS = [
-    ({"PLAYBOOK_HOME": "/some/where", "XDG_CACHE_HOME": "/cache"}, "/some/where"),
-    ({"XDG_CACHE_HOME": "/cache", "HOME": "/home/me"}, "/cache/postgres-playbook"),
-    ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, "/home/me/.cache/postgres-playbook"),
-    ({"HOME": "/home/me"}, "/home/me/.cache/postgres-playbook"),
-]
+DEFAULTS = """
+import json, os, sys
+from playbook.target.embedded import default_home
+for environment in json.loads(sys.argv[1]):
+    for name in ("PLAYBOOK_HOME", "XDG_CACHE_HOME", "HOME"):
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    print(default_home())
+"""
 
 
-@pytest.mark.parametrize(("environment", "expected"), DEFAULTS)
-def test_the_default_home(ordinary: Person, environment: dict[str, str], expected: str) -> None:
-    code = "from playbook.target.embedded import default_home as d; print(d())"
-    assert ordinary.run(code, **environment) == expected
-
-
-def test_the_default_home_without_home(ordinary: Person) -> None:
-    code = "from playbook.target.embedded import default_home as d; print(d())"
-    registered = pwd.getpwuid(ordinary.number).pw_dir
-    assert ordinary.run(code) == f"{registered}/.cache/postgres-playbook"
+def test_the_default_home(ordinary: Person) -> None:
+    expected = {
+        "/some/where": {"PLAYBOOK_HOME": "/some/where", "XDG_CACHE_HOME": "/cache"},
+        "/cache/postgres-playbook": {"XDG_CACHE_HOME": "/cache", "HOME": "/home/me"},
+        "/home/me/.cache/postgres-playbook": {"XDG_CACHE_HOME": "not/absolute", "HOME": "/home/me"},
+        f"{pwd.getpwuid(ordinary.number).pw_dir}/.cache/postgres-playbook": {},
+    }
+    assert ordinary.run(DEFAULTS, json.dumps([*expected.values()])).splitlines() == [*expected]
 
 
 # -- ordinary accounts ------------------------------------------------------------------------------------------------
@@ -683,13 +727,19 @@ def test_the_tests_as_root_pass_too() -> None:
 
 @as_root
 def test_as_root_the_default_home_can_be_entered_by_all(oneself: Person) -> None:
-    code = "from playbook.target.embedded import default_home as d; print(d())"
-    assert oneself.run(code, HOME="/root", XDG_CACHE_HOME="/root/.cache") == "/var/cache/postgres-playbook"
+    environment = {"HOME": "/root", "XDG_CACHE_HOME": "/root/.cache"}
+    assert oneself.run(DEFAULTS, json.dumps([environment])) == "/var/cache/postgres-playbook"
 
 
 @as_root
 def test_as_root_the_server_runs_under_an_account_without_privileges(home: Path) -> None:
-    with embedded.acquire(home):
+    groups = os.getgroups()
+    os.setgroups([0, 1])
+    try:
+        lease = embedded.acquire(home)
+    finally:
+        os.setgroups(groups)
+    with lease:
         process = postmaster_of(home)
         assert process.uids().effective == data_of(home).stat().st_uid != 0
         groups = Path(f"/proc/{process.pid}/status").read_text().split("Groups:")[1].split("\n")[0]

@@ -14,7 +14,8 @@ from playbook.plan.workload import Bound
 
 SCHEMA = """
 CREATE TABLE orders (id int PRIMARY KEY, status text, customer int, total numeric);
-INSERT INTO orders SELECT i, CASE WHEN i % 10 = 0 THEN 'open' ELSE 'done' END, i % 500, i FROM generate_series(1, 20000) i;
+INSERT INTO orders
+  SELECT i, CASE WHEN i % 10 = 0 THEN 'open' ELSE 'done' END, i % 500, i FROM generate_series(1, 20000) AS i;
 CREATE INDEX orders_customer ON orders (customer);
 ANALYZE orders;
 """

@@ -126,6 +126,13 @@ def checksums(connection: psycopg.Connection[Any]) -> dict[str, str]:
     }
 
 
+def assert_grows_to_the_whole(told: list[tuple[str, float]]) -> None:
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert "rows and indexes of audit_logs" in dict(told)
+
+
 # what is in it
 
 
@@ -137,11 +144,13 @@ def test_two_generations_hold_the_same_rows(connect, tiny):
     with connect(tiny.pristine) as connection:
         first = checksums(connection)
     drop_all(connect, (tiny.pristine, tiny.working))
-    sample.provision(connect, TINY)
+    told: list[tuple[str, float]] = []
+    sample.provision(connect, TINY, lambda step, share: told.append((step, share)))
     with connect(tiny.pristine) as connection:
         assert checksums(connection) == first
     assert len(first) == 16
     assert None not in first.values()
+    assert_grows_to_the_whole(told)
 
 
 def test_a_hundredth_of_the_users_makes_much_more_than_a_hundredth_of_the_events(pristine):
@@ -319,16 +328,6 @@ def test_the_template_can_be_read_and_not_written(connect, tiny):
         assert one(connection, "SELECT count(*) FROM proposals") > 0
         with pytest.raises(e.ReadOnlySqlTransaction):
             connection.execute("DELETE FROM proposals")
-
-
-def test_progress_grows_to_the_whole(connect, tiny):
-    drop_all(connect, (tiny.pristine, tiny.working))
-    told = []
-    sample.provision(connect, TINY, lambda step, share: told.append((step, share)))
-    shares = [share for _, share in told]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert "rows and indexes of audit_logs" in dict(told)
 
 
 def test_a_template_whose_making_was_killed_is_made_anew(connect, server):

@@ -70,10 +70,9 @@ def test_what_postgresql_cannot_store_as_a_name_is_refused(parts):
 
 
 @pytest.mark.parametrize("conforming", ["on", "off"])
-@pytest.mark.parametrize("text", HOSTILE_TEXTS)
-def test_hostile_texts_come_back_from_the_server(connection, conforming, text):
+def test_hostile_texts_come_back_from_the_server(connection, conforming):
     connection.execute(f"SET standard_conforming_strings = {conforming}; SET escape_string_warning = off")
-    assert echoed(connection, literal(text)) == text
+    assert [echoed(connection, literal(text)) for text in HOSTILE_TEXTS] == HOSTILE_TEXTS
 
 
 @pytest.mark.parametrize("conforming", ["on", "off"])

@@ -4,8 +4,9 @@
 -- The same rows on every run and every machine: each figure is a hash of its row's number n and of a salt; nothing is
 -- drawn from random(), nothing asks what time it is, and floating point numbers meet only + - * / sqrt round and floor,
 -- which are exact everywhere. Time runs from 2024-01-01 to 2026-01-01 UTC.
--- As in real life: few users, customers and products have most of the rows, recent months are denser, work that is still
--- open is recent, rare states are rare, and seven rows each of three tables break the rules that the plan adds in 4.1.
+-- As in real life: few users, customers and products have most of the rows, recent months are denser, work that is
+-- still open is recent, rare states are rare, and seven rows each of three tables break the rules that the plan adds in
+-- 4.1.
 --
 -- What stands before the first section is run in every session; a section fills one table and depends on nothing but
 -- that, so that two can run at a time. The large ones come first.
@@ -58,8 +59,16 @@ CREATE FUNCTION pg_temp.price(product bigint) RETURNS bigint LANGUAGE sql IMMUTA
 
 -- Words, from one to some hundreds, to fill a body with.
 CREATE FUNCTION pg_temp.words(u float8, length float8) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
-  $$SELECT substr('The proposed solution brings every site onto one platform, with a rollout in three waves and a single point of contact. Pricing is fixed for the first term and indexed after it; support is included around the clock. Our team has delivered comparable programmes for clients in the same industry, on time and within budget, and names the people who will do so again. Data stays in the region that the client chooses, is encrypted at rest and in transit, and can be exported at any time. Acceptance is agreed for each milestone beforehand, and what is not accepted is not invoiced. The appendix lists the assumptions that this offer rests on, the obligations of both sides, and the service levels that are measured each month. Training is part of the first wave. ',
-                  1 + floor(u * 200)::int, floor(length)::int)$$;
+  $$SELECT substr(
+       'The proposed solution brings every site onto one platform, with a rollout in three waves and a single point '
+       'of contact. Pricing is fixed for the first term and indexed after it; support is included around the clock. '
+       'Our team has delivered comparable programmes for clients in the same industry, on time and within budget, '
+       'and names the people who will do so again. Data stays in the region that the client chooses, is encrypted at'
+       ' rest and in transit, and can be exported at any time. Acceptance is agreed for each milestone beforehand, '
+       'and what is not accepted is not invoiced. The appendix lists the assumptions that this offer rests on, the '
+       'obligations of both sides, and the service levels that are measured each month. Training is part of the '
+       'first wave. ',
+       1 + floor(u * 200)::int, floor(length)::int)$$;
 
 -- Whether row n is one of seven, spread over all.
 CREATE FUNCTION pg_temp.is_odd_one(n bigint, rows bigint) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
@@ -82,8 +91,9 @@ SELECT pg_temp.key('e', n),
 FROM size, generate_series(1, size.events) AS n,
      LATERAL (SELECT pg_temp.u(n, 91) AS u1, pg_temp.u(n, 92) AS u2, pg_temp.u(n, 93) AS u3, pg_temp.u(n, 94) AS u4,
                      (n - pg_temp.u(n, 95)) / size.events AS x OFFSET 0) AS draw,
-     LATERAL (SELECT CASE WHEN u2 < 0.34 THEN 'H7' WHEN u2 < 0.60 THEN 'H4' WHEN u2 < 0.78 THEN 'H1' WHEN u2 < 0.90 THEN 'H3'
-                          WHEN u2 < 0.97 THEN 'H6' WHEN u2 < 0.995 THEN 'H8' WHEN u2 < 0.999 THEN 'H2' ELSE 'H5' END AS hypothesis,
+     LATERAL (SELECT CASE WHEN u2 < 0.34 THEN 'H7' WHEN u2 < 0.60 THEN 'H4' WHEN u2 < 0.78 THEN 'H1'
+                          WHEN u2 < 0.90 THEN 'H3' WHEN u2 < 0.97 THEN 'H6' WHEN u2 < 0.995 THEN 'H8'
+                          WHEN u2 < 0.999 THEN 'H2' ELSE 'H5' END AS hypothesis,
                      CASE WHEN u2 < 0.60 THEN 40 WHEN u2 < 0.78 THEN 45 ELSE 20 END AS target OFFSET 0) AS what,
      -- not measured yet, the more so the younger
      LATERAL (SELECT CASE WHEN u3 > 0.7 OR (x > 0.97 AND u3 > 0.3) THEN NULL
@@ -102,8 +112,8 @@ SELECT pg_temp.key('a', n),
                    WHEN 'Product' THEN pg_temp.key('d', pg_temp.few(u4, size.products))
                    ELSE pg_temp.key('u', pg_temp.few(u4, size.users)) END,
        CASE WHEN u2 BETWEEN 0.45 AND 0.75
-            THEN (ARRAY['{"status": ["DRAFT", "IN_REVIEW"]}', '{"value": [12000, 11500]}', '{"title": ["Pilot", "Rollout"]}',
-                        '{"assigned_to": [null, "u0000001"]}']::jsonb[])[1 + floor(u3 * 4)::int] END,
+            THEN (ARRAY['{"status": ["DRAFT", "IN_REVIEW"]}', '{"value": [12000, 11500]}',
+                        '{"title": ["Pilot", "Rollout"]}', '{"assigned_to": [null, "u0000001"]}']::jsonb[])[1 + floor(u3 * 4)::int] END,
        inet '10.0.0.0' + floor(u1 * 65536)::bigint,
        (ARRAY['Mozilla/5.0 (Windows NT 10.0; Win64; x64)', 'Mozilla/5.0 (Macintosh; Intel Mac OS X 14)', 'api-client/2.3',
               'Mozilla/5.0 (iPhone; CPU iPhone OS 18)'])[1 + floor(u1 * u3 * 4)::int],
@@ -191,14 +201,16 @@ SELECT pg_temp.key('x', n),
        1 + floor(3 * u3)::int,
        pg_temp.key('u', pg_temp.few(u3, size.users)),
        moment,
-       CASE WHEN status IN ('APPROVED', 'REJECTED', 'CANCELLED') THEN moment + (1 + floor(250 * u3 * u4)) * interval '1 hour' END,
+       CASE WHEN status IN ('APPROVED', 'REJECTED', 'CANCELLED')
+            THEN moment + (1 + floor(250 * u3 * u4)) * interval '1 hour' END,
        CASE WHEN u4 < 0.3 THEN 'Agreed with legal and finance; see the notes in the appendix.'
             WHEN u4 < 0.4 THEN 'Discount above the limit, justified by volume.' END
 FROM size, generate_series(1, size.executions) AS n,
      LATERAL (SELECT pg_temp.u(n, 61) AS u1, pg_temp.u(n, 62) AS u2, pg_temp.u(n, 63) AS u3, pg_temp.u(n, 64) AS u4,
                      (n - pg_temp.u(n, 65)) / size.executions AS x OFFSET 0) AS draw,
      LATERAL (SELECT pg_temp.moment(x) AS moment,
-                     CASE WHEN x > 0.97 THEN CASE WHEN u2 < 0.4 THEN 'PENDING' WHEN u2 < 0.9 THEN 'IN_PROGRESS' ELSE 'ESCALATED' END
+                     CASE WHEN x > 0.97 THEN CASE WHEN u2 < 0.4 THEN 'PENDING' WHEN u2 < 0.9 THEN 'IN_PROGRESS'
+                                                  ELSE 'ESCALATED' END
                           WHEN u2 < 0.7 THEN 'APPROVED' WHEN u2 < 0.9 THEN 'REJECTED' WHEN u2 < 0.975 THEN 'CANCELLED'
                           WHEN u2 < 0.998 THEN 'IN_PROGRESS' ELSE 'ESCALATED' END AS status OFFSET 0) AS state;
 
@@ -214,7 +226,7 @@ SELECT pg_temp.key('p', n),
        CASE WHEN u2 < 0.9 THEN pg_temp.key('u', pg_temp.few(u4, size.users)) END,
        CASE WHEN pg_temp.is_odd_one(n, size.proposals) THEN -floor(100 + 5000 * u4)
             WHEN u3 < 0.04 OR (status = 'DRAFT' AND u3 < 0.5) THEN NULL
-            ELSE floor(1000 + 200000 * u4 * u4 * u5 * (1 + 3 * size.customers / (size.customers + 50.0 * customer))) END,
+            ELSE floor(1000 + 200000 * u4 * u4 * u5 * (1 + 3 * size.customers / (size.customers + 50 * customer)::float8)) END,
        CASE WHEN u3 < 0.9 THEN 'USD' ELSE 'EUR' END,
        CASE WHEN u5 < 0.95 THEN moment + (5 + floor(u3 * 60)) * interval '1 day' END,
        CASE WHEN status IN ('APPROVED', 'SUBMITTED', 'ACCEPTED', 'DECLINED')
@@ -243,7 +255,8 @@ SELECT pg_temp.key('t', n),
                              'sustainability', 'archive'])[1 + floor(u2 * u2 * 9)::int] END,
        u3 < 0.7 + 0.28 * x,
        pg_temp.words(u2, 150 + 500 * u4 * u4),
-       (ARRAY['{}', '{emea}', '{emea,approved}', '{approved}', '{draft}', '{apac,approved}'])[1 + floor(u4 * 6)::int]::text[],
+       (ARRAY['{}', '{emea}', '{emea,approved}', '{approved}', '{draft}', '{apac,approved}'])
+         [1 + floor(u4 * 6)::int]::text[],
        CASE WHEN u4 < 0.8 THEN floor(100 * u3) / 10 END,
        floor(200 * u2 * u4 * u4)::int,
        pg_temp.key('u', pg_temp.few(u4, size.users)),
@@ -291,7 +304,8 @@ INSERT INTO performance_baselines
 SELECT pg_temp.key('b', n),
        (ARRAY['H7', 'H4', 'H1', 'H3', 'H6', 'H8', 'H2', 'H5'])[1 + floor(u1 * u1 * 8)::int],
        (ARRAY['search_seconds', 'proposal_minutes', 'approval_hours', 'error_rate', 'page_load_ms', 'reuse_share',
-              'coordination_hours', 'win_rate', 'satisfaction', 'sessions', 'exports', 'logins'])[1 + floor(u2 * u2 * 12)::int],
+              'coordination_hours', 'win_rate', 'satisfaction', 'sessions', 'exports', 'logins'])
+         [1 + floor(u2 * u2 * 12)::int],
        floor(1000 * u3) / 10,
        10 + floor(u1 * 40),
        20 + floor(u3 * u3 * 5000)::int,

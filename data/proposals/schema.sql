@@ -1,4 +1,4 @@
--- The plan's own domain: proposals, what is in them, how they are approved and validated, and what is learnt on the way.
+-- The plan's own domain: proposals, what is in them, how they are approved and validated, what is learnt on the way.
 --
 -- Plain SQL, in the order in which it can be run from top to bottom. A line `-- section: …` starts a part that the
 -- loader runs on its own, so that rows come before indexes and two tables are worked on at a time:
@@ -259,7 +259,8 @@ CREATE INDEX idx_proposals_title_lower ON proposals (lower(title));
 
 -- section: indexes proposal_products
 ALTER TABLE proposal_products ADD CONSTRAINT proposal_products_pkey PRIMARY KEY (id);
-ALTER TABLE proposal_products ADD CONSTRAINT proposal_products_proposal_id_product_id_key UNIQUE (proposal_id, product_id);
+ALTER TABLE proposal_products ADD CONSTRAINT proposal_products_proposal_id_product_id_key
+  UNIQUE (proposal_id, product_id);
 CREATE INDEX idx_proposal_products_proposal ON proposal_products (proposal_id);
 CREATE INDEX idx_proposal_products_product ON proposal_products (product_id);
 

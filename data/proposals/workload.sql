@@ -1,5 +1,5 @@
 -- The queries that the plan cares about, as the application asks them. Names are the plan's and are resolved on the
--- target; each :value is sampled there, once a common and once a rare one. Every order is total unless `ties:` tells why not.
+-- target; each :value is sampled there, once a common and once a rare one. Orders are total, unless `ties:` says else.
 
 -- 1.1 Missing composite indexes
 
@@ -33,6 +33,7 @@ LIMIT 20;
 
 -- name: proposal_count_of_customer_by_status
 -- about: customer page: the number on the tab of a status, and since when
+-- ties: there is one row
 -- bind status, customer_id: sampled from proposals
 SELECT count(*) AS proposals, min(created_at) AS oldest
 FROM proposals
@@ -59,6 +60,7 @@ LIMIT 20;
 
 -- name: content_picker_total
 -- about: proposal editor: how many pieces of a type and category there are to page through
+-- ties: there is one row
 -- bind type, is_active, category: sampled from content
 SELECT count(*) AS pieces
 FROM content
@@ -84,6 +86,7 @@ LIMIT 50;
 
 -- name: approval_queue_total
 -- about: approver's queue: how many executions it holds, and since when
+-- ties: there is one row
 -- bind status, workflow_id: sampled from approval_executions
 SELECT count(*) AS executions, min(started_at) AS oldest
 FROM approval_executions
@@ -109,6 +112,7 @@ LIMIT 50;
 
 -- name: validation_inbox_total
 -- about: validation page: how many issues there are to page through
+-- ties: there is one row
 -- bind entity_type, severity, status: sampled from validation_issues
 SELECT count(*) AS issues
 FROM validation_issues

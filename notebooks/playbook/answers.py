@@ -13,10 +13,10 @@ from playbook.target.sql import Statement
 
 @dataclass(frozen=True)
 class Preview:
-    """What `apply` would run and what `undo` would, step by step; `journal` is what the journal itself needs first."""
+    """What `apply` would run and what `undo` would, step by step; `journal` says what keeps the journal, and where."""
 
     steps: tuple[tuple[str, tuple[Statement, ...], tuple[Statement, ...]], ...]
-    journal: tuple[Statement, ...]
+    journal: str
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Context:
         """Reads the catalog anew."""
         with self.connect() as connection:
             self.catalog = catalogs.read(connection)
-        self.names = Names(self.catalog, {**self.plan.map, **self.settings.map})
+        self.names = Names(self.catalog, self.settings.map, self.plan.map)
 
     @contextmanager
     def hold(self, what: str) -> Iterator[None]:
@@ -90,7 +90,7 @@ def open_context(settings: Settings, progress: Progress = silent) -> Context:
     with target.connect() as connection:
         catalog = catalogs.read(connection)
     store = FileStore(settings.journal) if settings.journal else TargetStore(target.connect)
-    names = Names(catalog, {**plan.map, **settings.map})
+    names = Names(catalog, settings.map, plan.map)
     return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress)
 
 

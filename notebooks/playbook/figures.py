@@ -47,7 +47,17 @@ def percent(value: float | None, *, change: bool = False) -> str:
     """`4.10 %`; a change carries its sign."""
     if value is None:
         return NOT_MEASURED
-    return f"{'+' if change and value > 0 else ''}{significant(value)} %"
+    return f"{_signed(value) if change else significant(value)} %"
+
+
+def write_cost(pct: float | None, ci95: tuple[float, float] | None) -> str:
+    """`+3.20 % [−1.10, +7.40]`: how much longer a write takes, with its 95 % interval where there is one."""
+    within = f" [{_signed(ci95[0])}, {_signed(ci95[1])}]" if pct is not None and ci95 else ""
+    return percent(pct, change=True) + within
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{significant(value)}"
 
 
 def count(value: float | None, unit: str = "") -> str:

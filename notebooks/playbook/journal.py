@@ -92,6 +92,7 @@ class Store(Protocol):
 
     prefix: str
     place: str
+    announcement: str
 
     def statements(self) -> tuple[Statement, ...]:
         """What creating the store runs on the target, for `preview`; empty when it stands."""
@@ -117,6 +118,7 @@ class TargetStore:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self.place = f"schema {SCHEMA} on the target"
+        self.announcement = f"schema {SCHEMA} on the target, with the tables {SCHEMA}.step and {SCHEMA}.statement"
 
     def statements(self) -> tuple[Statement, ...]:
         """CREATE SCHEMA and the two tables, unless they stand."""
@@ -186,6 +188,7 @@ class FileStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.place = f"file {path}"
+        self.announcement = f"the file {path}, and nothing on the target"
 
     def statements(self) -> tuple[Statement, ...]:
         """Nothing is made on the target."""

@@ -51,7 +51,7 @@ class Phase:
     def preview(self) -> Preview:
         """The exact SQL, in order, with its undo and the lock each statement takes. Changes nothing."""
         steps = tuple((step.id, step.statements(), step.undo_statements()) for step in self.steps)
-        return Preview(steps, self._context.journal.store.statements())
+        return Preview(steps, self._context.journal.store.announcement)
 
     def check(self) -> Checked:
         """Whether each step applies here, stands already, and is safe now. Changes nothing."""

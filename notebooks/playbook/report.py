@@ -105,7 +105,7 @@ def _template() -> Template:
         figures.times,
         figures.interval,
         figures.size,
-        figures.percent,
+        figures.write_cost,
         figures.count,
         figures.duration,
         figures.named,

@@ -74,6 +74,7 @@ class Step(_Part):
     seconds: Figure = None
     size_bytes: Figure = None
     write_overhead_pct: Figure = None
+    write_overhead_ci95: Bounds = None
 
 
 class Comparison(_Part):

@@ -124,7 +124,7 @@ def status_table(steps: Iterable[Any]) -> Shown:
                 Cell(words(step.priority)),
                 judged(status(step.status), step.reason, meaning=step.status),
                 number(figures.size(step.size_bytes)),
-                number(figures.percent(step.write_overhead_pct, change=True)),
+                number(figures.write_cost(step.write_overhead_pct, step.write_overhead_ci95)),
             )
         )
         for step in _read(Step, steps)
@@ -198,7 +198,7 @@ def _verdict(step: Step, comparisons: Sequence[Comparison]) -> Iterator[Row]:
         (
             Cell(step.id, why, Markup("<strong>{}</strong>").format(step.id), span=5, head=True),
             number(figures.size(step.size_bytes)),
-            number(figures.percent(step.write_overhead_pct, change=True)),
+            number(figures.write_cost(step.write_overhead_pct, step.write_overhead_ci95)),
             judged(decision.word),
         )
     )
@@ -221,7 +221,7 @@ def _verdict(step: Step, comparisons: Sequence[Comparison]) -> Iterator[Row]:
 
 def _step_of(row: Any) -> Step:
     """What a row knows of its step."""
-    names = ("step", "status", "size_bytes", "write_overhead_pct")
+    names = ("step", "status", "size_bytes", "write_overhead_pct", "write_overhead_ci95")
     known = {name: row.get(name) if isinstance(row, Mapping) else getattr(row, name, None) for name in names}
     return Step.model_validate(known | {"id": known["step"] or "", "status": known["status"] or "applied"})
 

@@ -61,7 +61,7 @@ def uninstall(context: Context, *, keep_steps: bool) -> str:
     applied = [entry.step for entry in context.journal.entries() if entry.status in APPLIED]
     if applied and not keep_steps:
         raise UsageError(
-            f"still applied: {', '.join(applied)}; run `playbook undo` first, or pass --keep-steps and keep them for good"
+            f"still applied: {', '.join(applied)}; run `playbook undo` first, or pass --keep-steps to keep them so"
         )
     with context.hold("run"), context.hold("apply"):
         context.journal.store.drop()

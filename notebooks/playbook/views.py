@@ -41,9 +41,10 @@ def banner(context: Context) -> Shown:
 
 
 def preview(answer: answers.Preview) -> Shown:
-    """The statements of every step; those of the journal are named in a sentence."""
-    planned = [statement for _, statements, _ in answer.steps for statement in statements]
-    return show.statements(planned)
+    """The statements of every step; what the journal makes is told in a sentence."""
+    shown = show.statements(statement for _, statements, _ in answer.steps for statement in statements)
+    journal = _paragraphs([f"First, unless it stands, the journal is made: {answer.journal}."])
+    return Shown(journal.html + shown.html, f"{journal.text}\n\n{shown.text}")
 
 
 def undo_preview(answer: answers.UndoPreview) -> Shown:
@@ -139,14 +140,13 @@ def settled(answer: answers.Settled) -> Shown:
 
 def plans(answer: answers.Plans) -> Shown:
     """The plan trees of each query side by side, one under the other."""
-    pairs = [
-        (f"{each.query} ({each.bind})", show.plan_pair(each.before_plan, each.after_plan))
-        for each in answer.comparisons
-        if each.before_plan and each.after_plan
-    ]
-    if not pairs:
+    both = [each for each in answer.comparisons if each.before_plan and each.after_plan]
+    if not both:
         return _paragraphs(["No query has a plan both before and after."])
-    return _joined(pairs)
+    changed = [each for each in both if not each.same_plan]
+    pairs = [(f"{each.query} ({each.bind})", show.plan_pair(each.before_plan, each.after_plan)) for each in changed]
+    same = ", ".join(f"{each.query} ({each.bind})" for each in both if each.same_plan)
+    return _joined([*pairs, ("Planned as before", _paragraphs([same]))] if same else pairs)
 
 
 def same_rows(answer: answers.SameRows) -> Shown:

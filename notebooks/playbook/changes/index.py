@@ -104,10 +104,7 @@ class IndexChange(Change):
         )
 
     def _expression(self, expression: str) -> str:
-        """An expression with the target's names: rewritten as a WHERE clause, of which the head is cut off again."""
-        head = f"SELECT 1 FROM {self.spec.table}"
-        rewritten = self.names.rewrite(f"{head} WHERE {expression}")
-        return rewritten[len(self.names.rewrite(head)) + len(" WHERE ") :]
+        return self.names.rewrite_expression(self.spec.table, expression)
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class Noise:
         reach = self.below if effect > 0 else self.above
         if not reach:
             return 1.0 if not effect else 0.0
-        return 2 * float(t.sf(abs(effect) / reach * t.ppf(0.975, self.degrees), self.degrees))
+        return 2 * float(stdtr(self.degrees, -abs(effect) / reach * stdtrit(self.degrees, 0.975)))
 
 
 def noise_of(effect: float, before: list[Floats], after: list[Floats]) -> Noise:
@@ -56,7 +57,7 @@ def noise_of(effect: float, before: list[Floats], after: list[Floats]) -> Noise:
     low, high = np.quantile(medians, (0.025, 0.975))
     # Rounds that hang together count for fewer: their effective number (Bayley & Hammersley 1946) is what is known.
     degrees = max(rounds / _inflation(rho, rounds) - 1, _FEWEST_DEGREES)
-    wider = _unseen_by_runs(rho, rounds, length) * float(t.ppf(0.975, degrees)) / _NORMAL_95
+    wider = _unseen_by_runs(rho, rounds, length) * float(stdtrit(degrees, 0.975)) / _NORMAL_95
     below, above = (wider * max(reach, 0.0) for reach in (effect - low, high - effect))
     own = ((below + above) / (2 * _NORMAL_95)) ** 2
     between = _NORMAL_95 * math.sqrt(_between_blocks(before, after, own))
@@ -70,7 +71,7 @@ def _long_enough(blocks: list[Floats]) -> list[Floats]:
 
 def _autocorrelation(blocks: list[Floats]) -> float:
     """Lag-1 rank autocorrelation inside the blocks, its downward bias of about (1 + 4 rho) / n taken back."""
-    ranks = [rank - rank.mean() for rank in (np.argsort(np.argsort(block)).astype(float) for block in blocks)]
+    ranks = [_ranks(block) for block in blocks]
     total = sum(float(rank @ rank) for rank in ranks)
     if not total:
         return 0.0
@@ -78,6 +79,13 @@ def _autocorrelation(blocks: list[Floats]) -> float:
     rounds = sum(map(len, blocks)) / len(blocks)
     unbiased = (found + 1 / rounds) / max(1 - 4 / rounds, 0.2)
     return min(max(unbiased, 0.0), _HIGHEST_AUTOCORRELATION)
+
+
+def _ranks(block: Floats) -> Floats:
+    """Ranks around their mean; ties share one, or equal times would seem to rise."""
+    ordered = np.sort(block)
+    ranks = (np.searchsorted(ordered, block, "left") + np.searchsorted(ordered, block, "right")) / 2
+    return ranks - len(block) / 2
 
 
 def _run_length(rho: float, rounds: int) -> int:
@@ -113,7 +121,11 @@ def _between_blocks(before: list[Floats], after: list[Floats], own: float) -> fl
 def _bootstrapped_medians(blocks: list[Floats], length: int, stream: str) -> Floats:
     """Log medians of one side resampled in runs of rounds; the same in every process."""
     rounds = np.concatenate(blocks)
-    return np.log(np.median(rounds[_draws(len(rounds), length, stream)], axis=1))
+    ordered, middle = np.sort(rounds), (len(rounds) - 1) // 2
+    # Small integers are parted faster than floats.
+    places = np.argsort(np.argsort(rounds)).astype(np.uint8 if len(rounds) < 256 else np.uint32)
+    drawn = np.partition(places[_draws(len(rounds), length, stream)], (middle, len(rounds) // 2), axis=1)
+    return np.log((ordered[drawn[:, middle]] + ordered[drawn[:, len(rounds) // 2]]) / 2)
 
 
 @lru_cache(maxsize=64)
@@ -126,4 +138,4 @@ def _draws(rounds: int, length: int, stream: str) -> NDArray[np.intp]:
 
 def log_median(values: Floats) -> float:
     """The natural logarithm of the median."""
-    return math.log(float(np.median(values)))
+    return math.log(median(values.tolist()))

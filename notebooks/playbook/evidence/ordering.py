@@ -168,13 +168,15 @@ def _place(key: exp.Expression, tree: exp.Expression) -> int | None:
         return int(key.name) - 1
     shown = tree.selects
     stars = [place for place, each in enumerate(shown) if each.is_star]
-    bare = isinstance(key, exp.Column) and not key.table
-    for place, each in enumerate(shown):
-        if (bare and _shown_name(each) == meant(key.this)) or (not bare and each.unalias() == key):
-            if not stars or place < stars[0]:
-                return place
-            if place > stars[-1]:
-                return place - len(shown)
+    bare = meant(key.this) if isinstance(key, exp.Column) and not key.table else None
+    # A bare name means the shown column of that name first.
+    named = [place for place, each in enumerate(shown) if bare and _shown_name(each) == bare]
+    alike = [place for place, each in enumerate(shown) if each.unalias() == key]
+    for place in named + alike:
+        if not stars or place < stars[0]:
+            return place
+        if place > stars[-1]:
+            return place - len(shown)
     return None
 
 

@@ -201,7 +201,7 @@ def _does_not_fit(session: Session, cost: str) -> str:
 
 def grant(session: Session, subjects: list[Subject], rounds: int) -> None:
     """Gives each query its rounds out of the time that is left, or the reason why it gets none."""
-    left, least = session.left_s * _SHARE_GRANTED, MIN_ROUNDS + _EXPLAIN_ROUNDS
+    left, least = session.left_s * _SHARE_GRANTED, min(MIN_ROUNDS, rounds) + _EXPLAIN_ROUNDS
     costs = [subject.cost_s for subject in subjects]
     for subject, runs in zip(subjects, share(costs, left, rounds + _EXPLAIN_ROUNDS, least), strict=True):
         subject.granted = max(runs - _EXPLAIN_ROUNDS, 0)

@@ -93,23 +93,23 @@ class _TableSampler(_Sampler):
     def _combinations(self, table: Table, columns: Sequence[Column]) -> tuple[_Values, _Values]:
         """The most frequent combination and one at the lowest tenth; with NULLs only where there are no others."""
         whole = " AND ".join(f"{quote(column.name)} IS NOT NULL" for column in columns)
-        for condition in (whole, "true"):
-            if rows := self._read(table, _frequencies(self._source(table, columns), columns, condition)):
+        sample = self._source(table, columns)
+        for source, condition in ((sample, whole), (_first_rows(table, columns, whole), "true"), (sample, "true")):
+            if rows := self._read(table, _frequencies(source, columns, condition)):
                 return rows[0], rows[-1]
         raise NotAnalysed(f"{table.qualified} has no rows to sample values from")
 
     def _before_last(self, table: Table, column: Column, interval: timedelta) -> str:
         name = quote(column.name)
         indexed = any(index.usable and index.keys[0].column == column.name for index in table.indexes if index.keys)
-        source = table.qualified if indexed else self._source(table, [column])
-        sql = (
-            f"SELECT (max({name}) - {_interval(interval)})::{column.type}::text FROM {source} "
-            f"WHERE {name} > '-infinity' AND {name} < 'infinity'"
-        )
-        ((value,),) = self._read(table, sql)
-        if value is None:
-            raise NotAnalysed(f"{table.qualified}.{name} holds no time to count back from")
-        return str(value)
+        for source in dict.fromkeys((table.qualified if indexed else self._source(table, [column]), table.qualified)):
+            sql = (
+                f"SELECT (max({name}) - {_interval(interval)})::{column.type}::text FROM {source} "
+                f"WHERE {name} > '-infinity' AND {name} < 'infinity'"
+            )
+            if (value := self._read(table, sql)[0][0]) is not None:
+                return str(value)
+        raise NotAnalysed(f"{table.qualified}.{name} holds no time to count back from")
 
     def _read(self, table: Table, sql: str) -> list[Any]:
         admit(self._connection, sql)
@@ -118,8 +118,7 @@ class _TableSampler(_Sampler):
     def _source(self, table: Table, columns: Sequence[Column]) -> str:
         """The table, or a fixed sample of a big one; of a view, which cannot be sampled, the first rows."""
         if table.kind not in "rpm":
-            listed = ", ".join(dict.fromkeys(quote(column.name) for column in columns))
-            return f"(SELECT {listed} FROM {table.qualified} LIMIT {SAMPLED_ROWS}) AS sampled"
+            return _first_rows(table, columns, "true")
         rows = _rows(table, self._names.catalog)
         if rows <= 2 * SAMPLED_ROWS:
             return table.qualified
@@ -147,7 +146,7 @@ class _StatisticsSampler(_Sampler):
             "FROM pg_catalog.unnest(%s::text[]) AS s(value) "
             f"WHERE value::{type_} > '-infinity' AND value::{type_} < 'infinity'"
         )
-        ((value,),) = self._ask(table, sql, [common + bounds[-1:]])
+        ((value,),) = self._ask(table, sql, [common + bounds])
         if value is None:
             raise NotAnalysed(f"{table.qualified}.{quote(column.name)} holds no time to count back from")
         return str(value)
@@ -186,6 +185,12 @@ def _frequencies(source: str, columns: Sequence[Column], condition: str) -> str:
         f"FROM frequencies) "
         f"SELECT {', '.join(names)} FROM ranked WHERE place = 1 OR place = places - (places - 1) / 10 ORDER BY place"
     )
+
+
+def _first_rows(table: Table, columns: Sequence[Column], condition: str) -> str:
+    """Where a sample cannot be had, or held nothing but NULLs."""
+    listed = ", ".join(dict.fromkeys(quote(column.name) for column in columns))
+    return f"(SELECT {listed} FROM {table.qualified} WHERE {condition} LIMIT {SAMPLED_ROWS}) AS sampled"
 
 
 def _rows(table: Table, catalog: Catalog) -> float:

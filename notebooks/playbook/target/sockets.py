@@ -7,7 +7,6 @@ import hashlib
 import os
 import socket
 import stat
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from playbook.target.account import Account
 AVAILABLE = hasattr(socket, "AF_UNIX")
 PORT = 5432  # names the socket only; each home has a folder of its own
 LOOPBACK = "127.0.0.1"
-PATH_BYTES = 107 if sys.platform == "linux" else 103  # the longest path of a socket (sun_path less its NUL)
 _TEMPORARY = "postgres-playbook-"
 
 
@@ -33,8 +31,8 @@ def settings(preferred: Path, account: Account) -> dict[str, str]:
 def folder(preferred: Path, account: Account) -> Path:
     """A folder for the server's socket: `preferred`, else one under the temporary folder, kept from start to start.
 
-    Each candidate must be the account's, have a path that fits and that libpq can name, and take a socket. One that
-    every local account can reach comes before one that only ours can.
+    Each candidate must be the account's, have a name that libpq can be told, and take a socket. One that every local
+    account can reach comes before one that only ours can.
 
     Raises:
         EmbeddedError: no folder will do.
@@ -47,8 +45,8 @@ def folder(preferred: Path, account: Account) -> Path:
         if _own(place, account) and _takes_socket(place):
             return place
     raise EmbeddedError(
-        f"no folder takes the server's socket (tried {', '.join(map(str, places))}; a path may have {PATH_BYTES} "
-        "bytes): set PLAYBOOK_HOME to a short path on a local disk"
+        f"no folder takes the server's socket (tried {', '.join(map(str, places))}): set PLAYBOOK_HOME to a folder "
+        "with a short path on a local disk"
     )
 
 
@@ -60,10 +58,8 @@ def discard(place: Path) -> None:
 
 
 def _nameable(place: Path) -> bool:
-    text = str(place)
-    fits = len(os.fsencode(place / f".s.PGSQL.{PORT}")) <= PATH_BYTES
-    # libpq parts hosts at commas, and the server the settings at quotes; psycopg sends UTF-8.
-    return fits and text.isprintable() and not set(text) & set(",\"'\\")
+    # libpq parts hosts at commas, the server takes quotes for its own, and psycopg sends nothing but UTF-8.
+    return str(place).isprintable() and not set(str(place)) & set(",\"'\\")
 
 
 def _reachable(place: Path) -> bool:
@@ -85,14 +81,15 @@ def _own(place: Path, account: Account) -> bool:
 
 
 def _takes_socket(place: Path) -> bool:
-    probe = place / f".s.{os.getpid()}"
+    """Whether a socket can be bound in `place`: its path may be too long, or the file system have no sockets."""
     try:
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as trial:
-            trial.bind(str(probe))
-        probe.unlink()
         # Left by a killed server: the process ids in its lock files may be alive as something else by now.
         for stale in place.glob(".s.PGSQL.*"):
             stale.unlink()
+        path = place / f".s.PGSQL.{PORT}"
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as trial:
+            trial.bind(os.fspath(path))
+        path.unlink()
     except OSError:
         return False
     return True

@@ -1,0 +1,111 @@
+"""How the project is built: one list of dependencies, imports that point down, packages that stay light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from playbook.changes import carried_out, kinds
+from playbook.settings import NOTEBOOKS, ROOT
+
+PACKAGE = NOTEBOOKS / "playbook"
+# From the bottom up; a module may import from its own floor and those before it.
+FLOORS = [
+    {"errors"},
+    {"target"},
+    {"settings"},
+    {"plan"},
+    {"evidence"},
+    {"changes"},
+    {"journal"},
+    {"context"},
+    {"apply", "step"},
+    {"matrix", "trial", "undoing"},
+    {"answers", "figures", "outcome", "results", "axis"},
+    {"parts"},
+    {"phase"},
+    {"table", "charts", "junit"},
+    {"trees"},
+    {"show", "report"},
+    {"views", "tell"},
+    {"notebook", "run"},
+    {"cli"},
+]
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def floor_of(name):
+    return next((number for number, floor in enumerate(FLOORS) if name in floor), None)
+
+
+def imports(path):
+    """The first part below `playbook` of everything that a module imports when it is loaded or called."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "playbook":
+                yield from (alias.name for alias in node.names)
+            elif node.module.startswith("playbook."):
+                yield node.module.split(".")[1]
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in modules():
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if name == "__init__":
+            continue
+        here = floor_of(name)
+        assert here is not None, f"{name} has no place in the house: add it to FLOORS"
+        wrong += [f"{name} imports {other}" for other in imports(path) if (floor_of(other) or 0) > here]
+    assert wrong == []
+
+
+def test_every_module_says_what_it_is_for():
+    silent = [path.name for path in modules() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+def requirements(text):
+    return {line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")}
+
+
+def test_pyproject_and_requirements_hold_the_same_ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {*project["dependencies"], *project["optional-dependencies"]["test"]}
+    listed = requirements((ROOT / "requirements.txt").read_text())
+    assert listed == {*declared, "-e ."}
+
+
+def test_requirements_end_in_the_project_itself():
+    assert (ROOT / "requirements.txt").read_text().splitlines()[-1] == "-e ."
+
+
+def test_environment_yml_installs_that_list():
+    assert "- -r requirements.txt" in (ROOT / "environment.yml").read_text()
+
+
+def test_a_kind_that_can_only_be_planned_says_so():
+    assert {name for name, kind in kinds().items() if carried_out(kind)} == {"index"}
+    assert set(kinds()) == {"index", "materialized_view", "check", "partition", "eager_load", "pool", "cache"}
+
+
+@pytest.mark.parametrize("module", ["playbook", "playbook.target.connect", "playbook.target.embedded"])
+def test_what_users_import_elsewhere_loads_neither_ipython_nor_pandas(module):
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"IPython", "pandas", "matplotlib"} & set(loaded)
+
+
+def test_no_file_names_a_folder_of_somebodys_machine():
+    texts = [*ROOT.glob("*.[mty]*"), *NOTEBOOKS.glob("*.ipynb"), *modules()]
+    found = [path.name for path in texts if re.search(r"/(root|home/\w+|Users/\w+|tmp)/\w", path.read_text())]
+    assert found == []
