@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -36,6 +37,13 @@ def empty(server: embedded.Server) -> Iterator[Target]:
 
 
 @pytest.fixture
-def scratch(empty: Target) -> Connect:
-    """Opens autocommit sessions, as superuser, on an empty database."""
-    return empty.connect
+def scratch(empty: Target) -> Iterator[Connect]:
+    """Opens autocommit sessions, as superuser, on an empty database; those left open are closed after the test."""
+    with ExitStack() as opened:
+
+        def connect() -> psycopg.Connection[Any]:
+            connection = empty.connect()
+            opened.callback(connection.close)
+            return connection
+
+        yield connect

@@ -128,7 +128,7 @@ class TestTheFigure:
     def test_is_had_from_a_small_table_whose_rows_are_used_again(self, calm, orders):
         with calm() as connection:
             connection.execute("DELETE FROM orders WHERE id > 250")
-        found = write_overhead(calm, orders, nothing, budget_s=0.5)
+        found = write_overhead(calm, orders, nothing, budget_s=1)
         assert found.rounds >= 20
         assert found.pct is not None
 

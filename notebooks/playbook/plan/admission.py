@@ -49,7 +49,10 @@ def admit(connection: psycopg.Connection[Any], sql: str) -> None:
     """
     if len(sql) > MAX_LENGTH:
         raise NotAnalysed(f"the statement has {len(sql):,} characters; {MAX_LENGTH:,} are the limit")
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+    with connection.transaction(force_rollback=True), connection.cursor(row_factory=tuple_row) as cursor:
+        # Compiling these queries would take seconds, running them takes milliseconds.
+        cursor.execute("SET LOCAL jit = off", prepare=False)
+        cursor.execute("SET LOCAL transaction_read_only = on", prepare=False)
         setting, keywords = _ask(cursor, queries.LEXICAL)[0]
         lexemes = lex(sql, standard_strings=setting == "on")
         _check_shape(lexemes)

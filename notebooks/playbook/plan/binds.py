@@ -22,6 +22,7 @@ SAMPLED_ROWS = 100_000
 """Of a table with more than twice as many rows, a fixed sample of about this many is read."""
 TIMEOUT_MS = 30_000
 _SEED = 42
+_SETTINGS = ("transaction_read_only = on", "jit = off", "DateStyle = 'ISO'")
 _BYTES_PER_ROW = 300
 """Where nothing has counted the rows yet."""
 
@@ -82,7 +83,7 @@ class _Sampler:
             connection.transaction(force_rollback=True),
             connection.cursor(row_factory=tuple_row) as cursor,
         ):
-            for setting in ("transaction_read_only = on", f"statement_timeout = {TIMEOUT_MS}", "DateStyle = 'ISO'"):
+            for setting in (*_SETTINGS, f"statement_timeout = {TIMEOUT_MS}"):
                 cursor.execute(f"SET LOCAL {setting}", prepare=False)
             return cursor.execute(sql, values or None, prepare=False).fetchall()
 

@@ -55,6 +55,8 @@ def lex(sql: str, *, standard_strings: bool = True) -> list[Lexeme]:
     for lexeme in _lexemes(sql):
         if lexeme.kind == "unicode":
             raise NotAnalysed(f"{place(sql, lexeme.start)}: Unicode escapes are not read; write the characters")
+        if lexeme.kind == "word" and any(letter.isspace() for letter in lexeme.text):
+            raise NotAnalysed(f"{place(sql, lexeme.start)}: a space that PostgreSQL takes for a letter")
         if lexeme.kind == "string" and found and found[-1].kind == "string":
             raise NotAnalysed(f"{place(sql, lexeme.start)}: a string in several parts; write it in one")
         if lexeme.kind == "string" and not standard_strings and "\\" in lexeme.text and lexeme.text[0] in "'bBxXnN":

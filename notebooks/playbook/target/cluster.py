@@ -102,7 +102,7 @@ class Cluster:
                     launched = True
                 finally:
                     self._lock.free()
-                began = seen = time.monotonic()
+                began = seen = told = time.monotonic()
             now = time.monotonic()
             if postmaster.find(self.data) is not None:
                 seen = now

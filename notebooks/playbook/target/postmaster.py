@@ -90,17 +90,22 @@ def drop_stale_pid_file(data: Path) -> None:
     named = read_pid_file(data)
     if named is None or not psutil.pid_exists(named.pid):
         return
-    with contextlib.suppress(psutil.NoSuchProcess):  # which a zombie is, too
+    with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(named.pid)
-        try:
-            stale = process.cwd() != str(data)
-        except psutil.AccessDenied:
-            stale = process.name() != "postgres"
-        if not stale:
+        if _may_serve(process, data):
             raise EmbeddedError(
                 f"{data} is in use by process {named.pid}, which the playbook did not start: stop that server"
             )
     (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _may_serve(process: psutil.Process, data: Path) -> bool:
+    if process.status() == psutil.STATUS_ZOMBIE:
+        return False
+    try:
+        return process.cwd() == str(data)
+    except psutil.AccessDenied:  # root in a container may not look: rather refuse than double a server
+        return process.name() == "postgres"
 
 
 def _serves(process: psutil.Process, data: Path) -> bool:
