@@ -27,7 +27,9 @@ def reason(answer, step):
 
 
 def indexes(shop):
-    rows = shop.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'orders' AND schemaname = 'public' ORDER BY 1")
+    rows = shop.execute(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'orders' AND schemaname = 'public' ORDER BY 1"
+    )
     return [row[0] for row in rows]
 
 
@@ -228,7 +230,9 @@ def test_with_a_file_journal_nothing_but_the_change_is_made(shop, snapshot):
 
 
 def test_a_failed_unique_build_leaves_no_invalid_index(shop):
-    shop.plan.write_text(shop.plan.read_text().replace("columns: [created_at]", "columns: [status]\n        unique: true"))
+    shop.plan.write_text(
+        shop.plan.read_text().replace("columns: [created_at]", "columns: [status]\n        unique: true")
+    )
     applied = shop.playbook().phase("1").apply()
     assert statuses(applied)["1/orders_open"] == "failed"
     assert "could not create unique index" in reason(applied, "1/orders_open")
@@ -267,7 +271,10 @@ def test_killed_at_every_statement_and_resumed_and_undone(shop, snapshot):
             for resumed in (True, False):
                 assert killed(shop, step, point) == -9, (step, point)
                 if resumed:
-                    assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied"), (step, point)
+                    assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied"), (
+                        step,
+                        point,
+                    )
                 assert {one.error for one in undoing.undo(shop.context())} <= {""}, (step, point)
                 assert snapshot(shop.target) == as_found, (step, point, resumed)
                 covered += 1
@@ -281,7 +288,9 @@ def test_a_backend_that_survived_its_client_is_waited_for(shop):
         old.execute("BEGIN")
         old.execute("UPDATE orders SET total = 0 WHERE id = 1")
         assert killed(shop, STEPS[0], "during") == -9
-        alive = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND state = 'active'"
+        alive = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND state = 'active'"
+        )
         assert shop.execute(alive) == [(1,)]
         before = shop.execute("SELECT 'orders_customer_created'::regclass::oid")
         threading.Timer(1.0, old.rollback).start()

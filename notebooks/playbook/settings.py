@@ -36,7 +36,7 @@ class Settings:
     measure: bool = False
     measure_writes: bool = False
     show_values: bool = False
-    budget_s: float = 30.0
+    budget_s: float = 24.0
     journal: Path | None = None
     out: Path | None = None
     map: Mapping[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from playbook.errors import NamesError, NotAnalysed, PlanError
 from playbook.evidence.compare import Case, Comparison, compare
 from playbook.evidence.measure import Measurement, measure, yardsticks
 from playbook.evidence.rows import same_rows
+from playbook.evidence.statistics import drift
 from playbook.plan.admission import admit
 from playbook.plan.binds import bind
 from playbook.plan.workload import Bound, load
@@ -102,6 +103,12 @@ class Trial:
                 by_plan=step.change is not None and step.change.by_plan,
             )
         )
+
+    def moved(self, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> bool:
+        """Whether the controls say that the machine changed between the two."""
+        cases = [_case(bound) for bound in self.controls()]
+        both = [case for case in cases if case in before and case in after]
+        return drift([(before[case].blocks, after[case].blocks) for case in both]).moved
 
     def check_rows(self, step: Step, comparison: Comparison) -> Comparison:
         """The comparison with the answer to: does the query return the same rows with and without the change?"""

@@ -27,6 +27,11 @@ def _sample(scale: float, progress: Callable[[str], None]) -> Target:
     def connect(dbname: str) -> psycopg.Connection[Any]:
         return psycopg.connect(**lease.server.conninfo(dbname), autocommit=True)
 
-    made = sample.provision(connect, scale, lambda step, share: progress(f"sample: {step} {100 * share:.0f} %"))
+    made = sample.provision(
+        connect,
+        scale,
+        lambda step, share: progress(f"sample: {step} {100 * share:.0f} %"),
+        data_dir=lease.server.home,
+    )
     conninfo = lease.server.conninfo(made.working)
     return Target(spec="embedded", conninfo=conninfo, embedded=True, scale=scale, lease=lease)

@@ -1,0 +1,89 @@
+"""The README says what the program does: its commands run, its help texts are the program's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import psycopg
+import pytest
+
+from playbook.settings import ROOT
+from playbook.target import sample
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+SETUP, TEST = COMMANDS[:2]
+
+
+def bash(command, **environ):
+    done = subprocess.run(
+        ["bash", "-c", command.replace(".venv/bin/", f"{os.path.dirname(__import__('sys').executable)}/")],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def foreign(server):
+    """A copy of the sample that is not the sample: somebody's database, as far as the playbook knows."""
+
+    def connect(dbname):
+        return psycopg.connect(**server.conninfo(dbname), autocommit=True)
+
+    sample.provision(connect, 0.02)
+    sample.copy(connect, 0.02, "proposals_scratch_readme")
+    c = server.conninfo("proposals_scratch_readme")
+    yield f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+    sample.drop(connect, "proposals_scratch_readme")
+
+
+def test_ci_runs_the_two_commands_as_they_stand_here():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert SETUP in lines
+    install, _, tests = TEST.rpartition(" && ")
+    assert SETUP.startswith(install), "both commands set up in the same way"
+    assert tests in lines
+
+
+def test_the_commands_for_ones_own_database_run(foreign, tmp_path):
+    start = COMMANDS.index("export DATABASE_URL=postgresql://me:secret@db.example.com:5432/shop")
+    for command in COMMANDS[start + 1 : start + 4]:
+        done = bash(command, DATABASE_URL=foreign, PLAYBOOK_OUT=str(tmp_path), PLAYBOOK_BUDGET_S="3")
+        assert done.returncode == 0, (command, done.stderr, done.stdout)
+    assert "7 applied" in done.stdout or "dropped" in done.stdout
+    for path in tmp_path.rglob("*.*"):
+        assert foreign.partition("@")[0].rpartition(":")[2] not in path.read_text(), path
+
+
+def test_the_commands_of_undo_run(foreign):
+    start = COMMANDS.index(".venv/bin/playbook status")
+    for command in COMMANDS[start : start + 4]:
+        done = bash(command, PLAYBOOK_TARGET="env:DATABASE_URL", DATABASE_URL=foreign)
+        assert done.returncode == 0 or "undo 1.1/" in command, (command, done.stderr)
+
+
+def test_the_help_text_is_the_programs_own():
+    shown = re.search(r"```text\n(Usage: playbook run.*?)```", README, re.S)
+    assert shown, "the README holds the help of `playbook run`"
+    done = bash(".venv/bin/playbook run --help", COLUMNS="100", NO_COLOR="1", TERM="dumb")
+    assert shown[1].strip() == "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def test_every_command_of_the_program_is_in_the_readme():
+    listed = bash(".venv/bin/playbook --help", COLUMNS="100", NO_COLOR="1", TERM="dumb").stdout
+    commands = re.findall(r"(?m)^  (\w+)  ", listed.partition("Commands:")[2])
+    assert commands
+    assert [command for command in commands if f"playbook {command}" not in README] == []
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
