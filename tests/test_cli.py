@@ -185,3 +185,9 @@ def test_ctrl_c_leaves_the_journal_right_and_says_how_to_go_on(server, tmp_path)
     again = playbook("run", "--only", "3.2", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     assert playbook("undo").returncode == 0
+
+
+def test_lab_hands_its_options_to_jupyterlab():
+    done = playbook("lab", "--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()[0].isdigit()

@@ -298,3 +298,10 @@ def test_a_backend_that_survived_its_client_is_waited_for(shop):
         assert statuses(phase.apply()) == dict.fromkeys(STEPS, "applied")
         time.sleep(0.2)
     assert shop.execute("SELECT 'orders_customer_created'::regclass::oid") == before
+
+
+def test_values_sampled_from_a_foreign_target_are_masked_unless_asked_for(shop):
+    masked = shop.playbook(apply=False, measure=True).phase("1").before()
+    assert masked.values["latest_orders", "common"] == "customer_id = ***"
+    shown = shop.playbook(apply=False, measure=True, show_values=True).phase("1").before()
+    assert "customer_id = '" in shown.values["latest_orders", "common"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from playbook.evidence.compare import Comparison, Decision
+from playbook.evidence.compare import Case, Comparison, Decision
 from playbook.evidence.measure import Measurement
 from playbook.step import State
 from playbook.target.sql import Statement
@@ -28,11 +28,15 @@ class Checked:
 
 @dataclass(frozen=True)
 class Measured:
-    """One phase of measuring; `kept` holds steps whose measurement before stands in the journal already."""
+    """One phase of measuring. `values` are the binds', masked on a foreign target unless asked for.
+
+    `kept` names the steps whose measurement before stands in the journal already.
+    """
 
     when: str
     measurements: tuple[Measurement, ...]
     left_out: dict[str, str]
+    values: dict[Case, str]
     kept: tuple[str, ...] = ()
     executed: bool = True
 

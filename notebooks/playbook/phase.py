@@ -76,6 +76,7 @@ class Phase:
             "before",
             tuple(self._before.values()),
             dict(self._trial.left_out),
+            self._trial.values(),
             kept,
             executed=self._context.settings.measures,
         )
@@ -120,7 +121,11 @@ class Phase:
         self._context.progress("")
         self._write_part()
         return Measured(
-            "after", tuple(self._after.values()), dict(self._trial.left_out), executed=self._context.settings.measures
+            "after",
+            tuple(self._after.values()),
+            dict(self._trial.left_out),
+            self._trial.values(),
+            executed=self._context.settings.measures,
         )
 
     def verdict(self) -> Verdicts:

@@ -76,7 +76,7 @@ def _finding(finding: Finding) -> str:
 
 def measured(answer: answers.Measured) -> Shown:
     """Median, rounds, rows, buffers and plan nodes of each query; what was left out says why."""
-    rows = [_measurement(each) for each in answer.measurements]
+    rows = [_measurement(each, answer.values.get((each.query, each.bind), "")) for each in answer.measurements]
     rows += [
         Row((code(query, head=True), Cell(""), *[number(figures.NOT_MEASURED)] * 4, Cell(reason)))
         for query, reason in answer.left_out.items()
@@ -90,12 +90,12 @@ def measured(answer: answers.Measured) -> Shown:
     return Shown(f"{shown.html}<p>{kept}</p>", f"{shown.text}\n{kept}")
 
 
-def _measurement(each: Measurement) -> Row:
+def _measurement(each: Measurement, values: str) -> Row:
     nodes = ", ".join(each.plan.nodes) if each.plan else ""
     return Row(
         (
             code(each.query, head=True),
-            Cell(each.bind),
+            Cell(each.bind, values),
             number(figures.milliseconds(each.median_ms)),
             number(figures.count(each.rounds)),
             number(figures.count(each.rows)),

@@ -40,7 +40,8 @@ class Comparison:
     """One query before and after a step. What was not measured is None, and `reason` says why the verdict is this.
 
     `rounds` is the number on the side that has fewer, milliseconds are medians over all rounds, `speedup` is
-    before / after of these. The plans are texts made for a diff, with literals masked.
+    before / after of these. The plans are texts made for a diff, with literals masked. `now_ms` is the median of a
+    later run, beside the evidence that the journal kept; times of different days are shown and not compared.
     """
 
     step: str
@@ -65,6 +66,7 @@ class Comparison:
     after_hash: str | None = None
     before_indexes: tuple[str, ...] = ()
     after_indexes: tuple[str, ...] = ()
+    now_ms: float | None = None
 
     @property
     def same_plan(self) -> bool | None:
