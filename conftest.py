@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "PLAYBOOK_HOME": f"{home}/home",
         "PLAYBOOK_OUT": f"{home}/out",
         "PLAYBOOK_SCALE": "0.02",
-        "PLAYBOOK_BUDGET_S": "6",
+        "PLAYBOOK_BUDGET_S": "4",
         "PLAYBOOK_PROGRESS": os.devnull,
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "Agg",

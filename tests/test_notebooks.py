@@ -37,6 +37,7 @@ def tagged(notebook, tag):
 
 def run(path, tmp_path, **parameters):
     """Runs a notebook as a user of papermill alone would; returns it and the part it wrote."""
+    tmp_path.mkdir(exist_ok=True)
     out = tmp_path / "executed.ipynb"
     papermill.execute_notebook(
         str(path), str(out), {"out": str(tmp_path), **parameters}, cwd=str(NOTEBOOKS), progress_bar=False

@@ -95,7 +95,8 @@ def measure(
 def yardsticks() -> tuple[Bound, ...]:
     """Controls that any target has: no step can affect them, so when they move, the machine did.
 
-    One computes, one sorts, one reads a table of the system catalog that holds functions.
+    One computes, one sorts, one reads a table of the system catalog that holds functions, and one is little more than
+    its way to the server and back: short queries feel a machine's other troubles than long ones.
     """
     return (
         Bound("yardstick_compute", "common", "SELECT count(*) FROM pg_catalog.generate_series(1, 20000) AS i"),
@@ -105,6 +106,7 @@ def yardsticks() -> tuple[Bound, ...]:
             "SELECT pg_catalog.md5(i::text) AS h FROM pg_catalog.generate_series(1, 2000) AS i ORDER BY h LIMIT 1",
         ),
         Bound("yardstick_read", "common", "SELECT max(length(prosrc)) FROM pg_catalog.pg_proc"),
+        Bound("yardstick_lookup", "common", "SELECT typname FROM pg_catalog.pg_type WHERE oid = 23"),
     )
 
 

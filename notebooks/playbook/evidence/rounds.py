@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import median
 from typing import Self
 
@@ -25,6 +26,10 @@ BUFFER_RUNS = 3
 """EXPLAIN (ANALYZE, BUFFERS) runs, outside the timed rounds; their median is a query's warm buffers."""
 LARGEST_RESULT = 1 << 30
 """A query whose result the planner takes for larger (bytes) is left out: it would have to fit into this process."""
+
+EXTRA_BLOCKS = 2
+STEADY = 1.05
+"""Blocks of one phase agree when the slowest of them is slower by no more than this, all queries taken together."""
 
 Progress = Callable[[str], None]
 
@@ -210,22 +215,56 @@ def grant(session: Session, subjects: list[Subject], rounds: int) -> None:
 
 
 def run(session: Session, subjects: list[Subject], rounds: int, blocks: int) -> None:
-    """The timed rounds. A block that runs late is cut short, so that each has its part of the time."""
-    shuffled = random.Random(_SEED)  # noqa: S311
+    """The timed rounds. A block that runs late is cut short, so that each has its part of the time.
+
+    Where the machine moved all queries between the blocks, up to `EXTRA_BLOCKS` more are run if the budget has room,
+    and those that agree best are kept: a burst of other work then costs time and not the verdict. This looks at one
+    phase only, at all its queries together, and so favours neither side of a comparison.
+    """
     running = [subject for subject in subjects if subject.granted]
+    shuffled = random.Random(_SEED)  # noqa: S311
     explaining = sum(subject.cost_s * _EXPLAIN_ROUNDS for subject in running)
-    start, each = session.spent_s, max(session.left_s - explaining, 0.0) / blocks
+    start, part = session.spent_s, max(session.left_s - explaining, 0.0) / blocks
     for block in range(blocks):
-        for subject in running:
-            subject.blocks.append([])
-        for place in range(rounds):
-            if session.spent_s > start + each * (block + 1):
-                break
-            number = block * rounds + place
-            order = [each for each in running if not each.error and each.takes_part(number, rounds * blocks)]
-            shuffled.shuffle(order)
-            _round(session, order)
-            session.progress(f"round {number + 1} of {rounds * blocks}")
+        places = range(block * rounds, (block + 1) * rounds)
+        _block(session, running, places, rounds * blocks, shuffled, start + part * (block + 1))
+    usual = (session.spent_s - start) / blocks
+    for _ in range(EXTRA_BLOCKS if blocks > 1 else 0):
+        if _steadiest(running, blocks)[0] <= STEADY or session.left_s - explaining < usual:
+            break
+        _block(session, running, range(rounds), rounds * blocks, shuffled, session.spent_s + 2 * usual)
+    kept = _steadiest(running, blocks)[1]
+    for subject in running:
+        subject.blocks = [subject.blocks[place] for place in kept]
+
+
+def _block(
+    session: Session, running: list[Subject], places: range, of: int, shuffled: random.Random, until_s: float
+) -> None:
+    """One more block of rounds, as long as there is time for it."""
+    for subject in running:
+        subject.blocks.append([])
+    for place in places:
+        if session.spent_s > until_s:
+            break
+        order = [subject for subject in running if not subject.error and subject.takes_part(place, of)]
+        shuffled.shuffle(order)
+        _round(session, order)
+        session.progress(f"round {place + 1} of {of}")
+
+
+def _steadiest(running: list[Subject], blocks: int) -> tuple[float, tuple[int, ...]]:
+    """The blocks that agree best, and by what factor the slowest of them is slower, all queries taken together."""
+    whole = [subject.blocks for subject in running if not subject.error and all(subject.blocks)]
+    if not whole:
+        return 1.0, tuple(range(blocks))
+    levels = [median(median(own[place]) / median(own[0]) for own in whole) for place in range(len(whole[0]))]
+    chosen = min(combinations(range(len(levels)), blocks), key=lambda each: _spread(levels, each))
+    return _spread(levels, chosen), chosen
+
+
+def _spread(levels: Sequence[float], chosen: Sequence[int]) -> float:
+    return max(levels[place] for place in chosen) / min(levels[place] for place in chosen)
 
 
 def _round(session: Session, order: list[Subject]) -> None:
