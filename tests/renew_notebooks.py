@@ -20,7 +20,7 @@ SCALE = "0.02"
 
 
 def renew(path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="playbook-renew-") as folder:
+    with tempfile.TemporaryDirectory(prefix="playbook-renew-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)  # as root, the server runs under an account that must get through
         os.environ |= {
             "PLAYBOOK_HOME": f"{folder}/home",

@@ -25,7 +25,7 @@ COPIES = 3
 
 def main() -> None:
     scale = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    with tempfile.TemporaryDirectory(prefix="playbook-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="playbook-bench-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)  # as root, the server runs under an account that must get through
         with embedded.acquire(Path(folder) / "home") as lease:
 
