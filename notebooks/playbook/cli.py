@@ -35,7 +35,8 @@ app = typer.Typer(
 INTERRUPTED = 130
 """The exit code of a command ended by Ctrl-C, as shells have it."""
 
-out = Console(highlight=False, soft_wrap=True)
+# Where nobody looks at a screen, a table is not cut to one: logs and pipes get whole names.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 TargetOption = Annotated[
