@@ -112,7 +112,8 @@ class Phase:
         """The same measurement again, the rows with and without the change, and what writers pay. Changes no table."""
         standing = [step for step in self.steps if self._state(step).status in {"applied", "exists"}]
         self._after = self._trial.measure(standing)
-        if self._trial.moved(self._before, self._after):
+        to_judge = [step for step in standing if not self._kept_comparisons(step)]
+        if to_judge and self._trial.moved(self._before, self._after):
             # Judged by the controls alone, which the steps cannot affect, so this favours no verdict.
             self._context.progress("the machine moved meanwhile: measuring again")
             self._after = self._trial.measure(standing)
@@ -222,6 +223,10 @@ class Phase:
         entry = step.entry()
         return [Measurement.from_json(each) for each in entry.evidence.get(what, [])] if entry else []
 
+    def _kept_comparisons(self, step: Step) -> list[Comparison]:
+        entry = step.entry()
+        return [Comparison.from_json(each) for each in entry.evidence.get("comparisons", [])] if entry else []
+
     def _seconds(self, step: Step) -> float | None:
         entry = step.entry()
         return entry.seconds if entry and entry.status == "applied" else None
@@ -230,7 +235,7 @@ class Phase:
         """From what was just measured, or from the evidence that an earlier run kept."""
         entry = step.entry()
         state = self._state(step)
-        kept = [Comparison.from_json(each) for each in entry.evidence.get("comparisons", [])] if entry else []
+        kept = self._kept_comparisons(step)
         if kept and entry is not None and entry.run_id != self._context.run_id:
             comparisons = [self._measured_again(each) for each in kept]
             sizes = {name: entry.evidence.get(name) for name in parts.COSTS}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from markupsafe import escape
+
 from playbook import answers, figures, show
 from playbook.changes.change import Finding
 from playbook.context import Context
@@ -144,8 +146,8 @@ def plans(answer: answers.Plans) -> Shown:
     if not both:
         return _paragraphs(["No query has a plan both before and after."])
     changed = [each for each in both if not each.same_plan]
-    pairs = [(f"{each.query} ({each.bind})", show.plan_pair(each.before_plan, each.after_plan)) for each in changed]
-    same = ", ".join(f"{each.query} ({each.bind})" for each in both if each.same_plan)
+    pairs = [(each.label, show.plan_pair(each.before_plan, each.after_plan)) for each in changed]
+    same = ", ".join(each.label for each in both if each.same_plan)
     return _joined([*pairs, ("Planned as before", _paragraphs([same]))] if same else pairs)
 
 
@@ -159,15 +161,11 @@ def same_rows(answer: answers.SameRows) -> Shown:
 
 
 def _paragraphs(lines: Iterable[str]) -> Shown:
-    from markupsafe import escape
-
     lines = list(lines)
     return Shown("".join(f"<p>{escape(line)}</p>" for line in lines), "\n".join(lines))
 
 
 def _joined(pairs: Iterable[tuple[str, Shown]]) -> Shown:
-    from markupsafe import escape
-
     pairs = list(pairs)
     html = "".join(f"<p><strong>{escape(head)}</strong></p>{shown.html}" for head, shown in pairs)
     return Shown(html, "\n\n".join(f"{head}\n{shown.text}" for head, shown in pairs))

@@ -69,6 +69,11 @@ class Comparison:
     now_ms: float | None = None
 
     @property
+    def label(self) -> str:
+        """`events_of_user (rare)`."""
+        return f"{self.query} ({self.bind})"
+
+    @property
     def same_plan(self) -> bool | None:
         """Whether nodes, indexes and conditions are the same on both sides; None where a plan is missing."""
         return self.before_plan == self.after_plan if self.before_plan and self.after_plan else None
@@ -210,7 +215,7 @@ def _text(plan: Plan | None) -> str:
 
 
 def _names(comparisons: Iterable[Comparison]) -> str:
-    return ", ".join(f"{each.query} ({each.bind})" for each in comparisons)
+    return ", ".join(each.label for each in comparisons)
 
 
 def _counted(comparisons: Sequence[Comparison]) -> str:
