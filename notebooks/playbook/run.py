@@ -115,7 +115,7 @@ def _run_notebook(name: str, settings: Settings, context: Context, watch: Watch)
                 cwd=str(NOTEBOOKS),
                 kernel_name="python3",
                 progress_bar=False,
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=CRITICAL"],
                 log_output=False,
             )
         except PapermillExecutionError as error:

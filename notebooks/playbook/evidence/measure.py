@@ -105,6 +105,18 @@ def yardsticks() -> tuple[Bound, ...]:
             "common",
             "SELECT pg_catalog.md5(i::text) AS h FROM pg_catalog.generate_series(1, 2000) AS i ORDER BY h LIMIT 1",
         ),
+        Bound(
+            "yardstick_group",
+            "common",
+            "SELECT pg_catalog.md5((i % 997)::text) AS h, avg(i::numeric) FROM pg_catalog.generate_series(1, 5000) AS i"
+            " GROUP BY h",
+        ),
+        Bound(
+            "yardstick_join",
+            "common",
+            "SELECT t.typname, count(*) FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t"
+            " ON t.oid = a.atttypid GROUP BY t.typname",
+        ),
         Bound("yardstick_read", "common", "SELECT max(length(prosrc)) FROM pg_catalog.pg_proc"),
         Bound("yardstick_lookup", "common", "SELECT typname FROM pg_catalog.pg_type WHERE oid = 23"),
     )
