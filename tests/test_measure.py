@@ -229,7 +229,7 @@ def test_a_measurement_survives_json(connect):
 
 def test_yardsticks_run_anywhere_and_need_no_table(scratch):
     measured = measure(scratch, yardsticks(), rounds=7, budget_s=15)
-    assert [each.error for each in measured] == [""] * 4
+    assert {each.error for each in measured} == {""}
     assert all(each.rounds == 7 for each in measured)
 
 

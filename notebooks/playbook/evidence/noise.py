@@ -15,6 +15,7 @@ Two kinds of noise can be read off a query's own rounds:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+Blocks = Sequence[Sequence[float]]
 Floats = NDArray[np.float64]
 
 _RESAMPLES = 1000

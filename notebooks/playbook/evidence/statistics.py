@@ -3,7 +3,10 @@
 The rounds of a phase come in blocks that lie apart in time. `playbook.evidence.noise` tells how far their medians can
 be trusted. A verdict asks for more than an interval that excludes 1, since nothing in a query's own times tells a
 faster machine from a faster query: the effect must hold between every block before and every block after, and stand
-out from the controls, queries that the step cannot affect and that were measured in the same rounds.
+out from the controls, queries that the step cannot affect and that were measured in the same rounds. What the controls
+of a round have in common is taken out of it (`playbook.evidence.pace`), and a query counts as standing out only beyond
+what one more control might show: the prediction interval of a random-effects model (Higgins, Thompson & Spiegelhalter
+2009), since machines slow down what computes and what leans on memory by different shares.
 
 The thresholds: an effect of 10 %, because repeated runs of unchanged programs differ by some per cent for reasons such
 as memory layout (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!"; Kalibera &
@@ -15,16 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import mannwhitneyu
 
-from playbook.evidence.noise import Floats, log_median, noise_of
+from playbook.evidence.noise import Blocks, Floats, log_median, noise_of
+from playbook.evidence.pace import FEWEST, Pace
 
-Blocks = Sequence[Sequence[float]]
 Verdict = Literal["faster", "slower", "no gain", "unproven", "unstable", "not measured"]
 
 EFFECT = 1.10
@@ -34,6 +38,9 @@ MIN_ROUNDS = 7
 """Fewer on either side are not judged: six against six cannot reach p < 0.002."""
 BUFFERS_FALL = 0.10
 """Buffers that fell by this share or more speak against `no gain`, even when the time does not show it."""
+
+LARGEST_PACE = 1.25
+"""A machine that changed its pace by more between the two phases is not corrected for."""
 
 _SMALLEST_MS = 1e-6
 
@@ -57,7 +64,8 @@ class Ratio:
 class Drift:
     """What the controls, which the step cannot affect, say of the machine between the two phases.
 
-    `ratio` is the median of their before / after, None without controls.
+    `ratio` is the median of their before / after, None without controls; `ci95` is where one more control would lie.
+    `paces` are those of the phases before and after.
     """
 
     controls: int
@@ -65,6 +73,7 @@ class Drift:
     ci95: tuple[float, float] | None
     moved: bool
     reason: str
+    paces: tuple[Pace, Pace] = (Pace(), Pace())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ def judge(
     if min(_count(before), _count(after)) < MIN_ROUNDS:
         reason = f"{_count(before)} rounds before and {_count(after)} after; {MIN_ROUNDS} are needed on each side"
         return Judgement(None, None, None, "not measured", reason)
-    found = ratio(before, after)
+    found = _at_usual_pace(before, after, drift)
     verdict, reason = _verdict(found, buffers, drift)
     return Judgement(found.speedup, found.ci95, found.p, verdict, reason)
 
@@ -119,26 +128,48 @@ def ratio(before: Blocks, after: Blocks) -> Ratio:
     )
 
 
+def _at_usual_pace(before: Blocks, after: Blocks, drift: Drift | None) -> Ratio:
+    """The ratio of the medians as they were clocked; how sure it is, from the rounds at the machine's usual pace."""
+    clocked = ratio(before, after)
+    if drift is None:
+        return clocked
+    steady = ratio(drift.paces[0].steady(before), drift.paces[1].steady(after))
+    low, high = (clocked.speedup / steady.speedup * end for end in steady.ci95)
+    return replace(steady, speedup=clocked.speedup, ci95=(low, high))
+
+
 def drift(controls: Sequence[tuple[Blocks, Blocks]]) -> Drift:
     """What the controls show; those with too few rounds are left out.
 
-    The machine moved when one control by itself would be judged faster or slower, or when their median is off by the
-    10 % that a verdict asks of an effect.
+    The machine moved when one control left the others as a query would have to for being called faster or slower, or
+    when all together changed by more than `LARGEST_PACE`.
     """
     measured = [pair for pair in controls if min(map(_count, pair)) >= MIN_ROUNDS]
     if not measured:
         return Drift(0, None, None, moved=False, reason="no control ran beside it")
-    found = [ratio(*pair) for pair in measured]
-    middle = median(math.log(each.speedup) for each in found)
-    half = _half_width_of_median([math.log(each.ci95[1] / each.ci95[0]) / 2 for each in found])
-    by_itself = [each for each in found if _direction(each) is not None]
+    paces = Pace.of([before for before, _ in measured]), Pace.of([after for _, after in measured])
+    found = [ratio(paces[0].steady(before), paces[1].steady(after)) for before, after in measured]
+    middle, reach = _spread(found)
+    apart = Drift(len(found), math.exp(middle) if len(found) >= FEWEST else 1.0, (1.0, 1.0), moved=False, reason="")
+    by_itself = [each for each in found if _direction(each, apart) is not None]
     return Drift(
         controls=len(found),
         ratio=math.exp(middle),
-        ci95=(math.exp(middle - half), math.exp(middle + half)),
-        moved=bool(by_itself) or abs(middle) >= math.log(EFFECT),
+        ci95=(math.exp(middle - reach), math.exp(middle + reach)),
+        moved=bool(by_itself) or abs(middle) >= math.log(LARGEST_PACE),
         reason=_drift_reason(len(found), math.exp(middle), by_itself),
+        paces=paces,
     )
+
+
+def _spread(found: list[Ratio]) -> tuple[float, float]:
+    """The middle of the controls' log ratios, and how far from it one more control would lie (95 %)."""
+    logs = [math.log(each.speedup) for each in found]
+    own = _half_width_of_median([math.log(each.ci95[1] / each.ci95[0]) / 2 for each in found])
+    if len(logs) < FEWEST:
+        return median(logs), own
+    share = math.sqrt(1 + 1 / len(logs))
+    return median(logs), max(own, float(stdtrit(len(logs) - 1, 0.975)) * float(np.std(logs, ddof=1)) * share)
 
 
 def _verdict(found: Ratio, buffers: tuple[int | None, int | None], drift: Drift | None) -> tuple[Verdict, str]:
