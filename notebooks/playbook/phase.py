@@ -23,7 +23,7 @@ from playbook.answers import (
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
 from playbook.evidence.compare import Case, Comparison, keep_or_drop
-from playbook.evidence.measure import Measurement
+from playbook.evidence.measure import AGAIN, Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
 from playbook.step import State, Step
@@ -113,8 +113,9 @@ class Phase:
         standing = [step for step in self.steps if self._state(step).status in {"applied", "exists"}]
         self._after = self._trial.measure(standing)
         to_judge = [step for step in standing if not self._kept_comparisons(step)]
-        if to_judge and self._trial.moved(self._before, self._after):
-            # Judged by the controls alone, which the steps cannot affect, so this favours no verdict.
+        for _ in range(AGAIN if to_judge else 0):
+            if not self._trial.moved(self._before, self._after):
+                break
             self._context.progress("the machine moved meanwhile: measuring again")
             self._after = self._trial.measure(standing)
         for step in self.steps:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from playbook.context import Context
 from playbook.errors import NamesError, NotAnalysed, PlanError
-from playbook.evidence.compare import Case, Comparison, compare
+from playbook.evidence.compare import Case, Comparison, compare, machine_moved
 from playbook.evidence.measure import Measurement, measure, yardsticks
 from playbook.evidence.rows import same_rows
-from playbook.evidence.statistics import drift
 from playbook.plan.admission import admit
 from playbook.plan.binds import bind
 from playbook.plan.workload import Bound, load
@@ -112,9 +111,8 @@ class Trial:
 
     def moved(self, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> bool:
         """Whether the controls say that the machine changed between the two."""
-        cases = [_case(bound) for bound in self.controls()]
-        both = [case for case in cases if case in before and case in after]
-        return drift([(before[case].blocks, after[case].blocks) for case in both]).moved
+        controls = {bound.query for bound in self.controls()}
+        return machine_moved(before.values(), after.values(), controls=controls)
 
     def check_rows(self, step: Step, comparison: Comparison) -> Comparison:
         """The comparison with the answer to: does the query return the same rows with and without the change?"""

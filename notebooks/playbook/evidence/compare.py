@@ -117,14 +117,33 @@ def compare(
     query is compared for. `by_plan` holds for steps that work through the plan alone (index, check, not_null): where
     the plan stayed the same, such a step cannot have made the query faster.
     """
-    later = {(each.query, each.bind): each for each in after}
-    pairs = [(each, later.get((each.query, each.bind), _absent(each))) for each in before]
-    moved = drift([(first.blocks, second.blocks) for first, second in pairs if _is_control(first, second, controls)])
+    pairs = _pairs(before, after)
+    moved = _drift(pairs, controls)
     return tuple(
         _comparison(first, second, moved, (step_of or {}).get(first.query, ""), by_plan, rows or {})
         for first, second in pairs
         if first.query not in controls
     )
+
+
+def machine_moved(before: Iterable[Measurement], after: Iterable[Measurement], *, controls: Collection[str]) -> bool:
+    """Whether the controls say that the machine changed between the two phases, so that nothing can be compared.
+
+    They know nothing of the step: whoever measures again for this reason favours no verdict.
+    """
+    return _drift(_pairs(before, after), controls).moved
+
+
+Pair = tuple[Measurement, Measurement]
+
+
+def _pairs(before: Iterable[Measurement], after: Iterable[Measurement]) -> list[Pair]:
+    later = {(each.query, each.bind): each for each in after}
+    return [(each, later.get((each.query, each.bind), _absent(each))) for each in before]
+
+
+def _drift(pairs: Iterable[Pair], controls: Collection[str]) -> Drift:
+    return drift([(first.blocks, second.blocks) for first, second in pairs if _is_control(first, second, controls)])
 
 
 def keep_or_drop(comparisons: Sequence[Comparison], keep: Keep) -> Decision:
