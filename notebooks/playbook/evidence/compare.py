@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from playbook.evidence.explain import Plan
 from playbook.evidence.measure import Measurement
@@ -12,6 +12,9 @@ from playbook.evidence.rows import SameRows
 from playbook.evidence.statistics import MIN_ROUNDS, Drift, Judgement, Verdict, drift, judge
 
 Keep = Literal["if_faster", "always"]
+Measured = TypeVar("Measured")
+AGAIN = 2
+"""How often the phase after a change is measured once more at most."""
 Case = tuple[str, str]
 """A query and its bind, which together name one measurement of a phase."""
 
@@ -126,12 +129,26 @@ def compare(
     )
 
 
-def machine_moved(before: Iterable[Measurement], after: Iterable[Measurement], *, controls: Collection[str]) -> bool:
-    """Whether the controls say that the machine changed between the two phases, so that nothing can be compared.
+def machine_drift(before: Iterable[Measurement], after: Iterable[Measurement], *, controls: Collection[str]) -> Drift:
+    """What the controls say of the machine between the two phases."""
+    return _drift(_pairs(before, after), controls)
 
-    They know nothing of the step: whoever measures again for this reason favours no verdict.
+
+def steadiest(measure_after: Callable[[], Measured], drift_to: Callable[[Measured], Drift]) -> Measured:
+    """The phase after a change, measured up to `AGAIN` times more while the machine's pace may hide what was gained.
+
+    Kept is the one that ran at a pace nearest to that before. Only the controls decide, which know nothing of the step,
+    so this favours no verdict.
     """
-    return _drift(_pairs(before, after), controls).moved
+    found = measure_after()
+    moved = drift_to(found)
+    for _ in range(AGAIN):
+        if not moved.hides:
+            break
+        again = measure_after()
+        if (moved_again := drift_to(again)).away < moved.away:
+            found, moved = again, moved_again
+    return found
 
 
 Pair = tuple[Measurement, Measurement]
