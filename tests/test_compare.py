@@ -200,3 +200,26 @@ def test_the_phase_after_is_measured_again_while_the_machine_hides_gains(ratios,
 
     assert steadiest(measure_after, drift_to) == kept
     assert len(done) == measured
+
+
+def test_a_query_is_judged_beside_the_controls_that_take_most_nearly_as_long():
+    """Short queries were slowed down by a third, long ones not at all."""
+    short = [(f"short_{n}", 0.1 * (1 + n / 10), 0.15 * (1 + n / 10)) for n in range(5)]
+    long = [(f"long_{n}", 10.0 + n, 10.0 + n) for n in range(5)]
+    steps = [("short_query", 0.12, 0.18), ("long_query", 12.0, 6.0)]
+
+    def phase(side):
+        random = np.random.default_rng(side)
+        return [
+            Measurement(
+                each[0],
+                "common",
+                tuple(tuple(each[side] * np.exp(random.standard_normal(20) * 0.02)) for _ in range(2)),
+                rows=1,
+                buffers=9,
+            )
+            for each in [*short, *long, *steps]
+        ]
+
+    found = compare(phase(1), phase(2), controls={name for name, *_ in [*short, *long]}, by_plan=False)
+    assert [(each.query, each.verdict) for each in found] == [("short_query", "unstable"), ("long_query", "faster")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from playbook.evidence.explain import Plan
@@ -15,6 +17,8 @@ Keep = Literal["if_faster", "always"]
 Measured = TypeVar("Measured")
 AGAIN = 2
 """How often the phase after a change is measured once more at most."""
+NEAREST = 5
+"""How many controls a query is judged beside: those that take most nearly as long as it does."""
 Case = tuple[str, str]
 """A query and its bind, which together name one measurement of a phase."""
 
@@ -121,9 +125,12 @@ def compare(
     the plan stayed the same, such a step cannot have made the query faster.
     """
     pairs = _pairs(before, after)
-    moved = _drift(pairs, controls)
+    measured = [pair for pair in pairs if _is_control(*pair, controls)]
+    beside = cache(lambda places: drift([(measured[place][0].blocks, measured[place][1].blocks) for place in places]))
     return tuple(
-        _comparison(first, second, moved, (step_of or {}).get(first.query, ""), by_plan, rows or {})
+        _comparison(
+            first, second, beside(_nearest(first, measured)), (step_of or {}).get(first.query, ""), by_plan, rows or {}
+        )
         for first, second in pairs
         if first.query not in controls
     )
@@ -131,7 +138,8 @@ def compare(
 
 def machine_drift(before: Iterable[Measurement], after: Iterable[Measurement], *, controls: Collection[str]) -> Drift:
     """What the controls say of the machine between the two phases."""
-    return _drift(_pairs(before, after), controls)
+    pairs = [pair for pair in _pairs(before, after) if _is_control(*pair, controls)]
+    return drift([(first.blocks, second.blocks) for first, second in pairs])
 
 
 def steadiest(measure_after: Callable[[], Measured], drift_to: Callable[[Measured], Drift]) -> Measured:
@@ -159,8 +167,16 @@ def _pairs(before: Iterable[Measurement], after: Iterable[Measurement]) -> list[
     return [(each, later.get((each.query, each.bind), _absent(each))) for each in before]
 
 
-def _drift(pairs: Iterable[Pair], controls: Collection[str]) -> Drift:
-    return drift([(first.blocks, second.blocks) for first, second in pairs if _is_control(first, second, controls)])
+def _nearest(query: Measurement, controls: Sequence[Pair]) -> tuple[int, ...]:
+    """The places of the controls that took most nearly as long: what slows short queries down may leave long ones."""
+    places = range(len(controls))
+    if not query.median_ms:
+        return tuple(places)
+
+    def apart(place: int) -> float:
+        return abs(math.log((controls[place][0].median_ms or math.inf) / query.median_ms))
+
+    return tuple(sorted(sorted(places, key=apart)[:NEAREST]))
 
 
 def keep_or_drop(comparisons: Sequence[Comparison], keep: Keep) -> Decision:
