@@ -125,7 +125,7 @@ def compare(
     the plan stayed the same, such a step cannot have made the query faster.
     """
     pairs = _pairs(before, after)
-    measured = [pair for pair in pairs if _is_control(*pair, controls)]
+    measured = [pair for pair in pairs if _is_control(*pair, controls) and _rounds(pair) >= MIN_ROUNDS]
     beside = cache(lambda places: drift([(measured[place][0].blocks, measured[place][1].blocks) for place in places]))
     return tuple(
         _comparison(
@@ -165,6 +165,10 @@ Pair = tuple[Measurement, Measurement]
 def _pairs(before: Iterable[Measurement], after: Iterable[Measurement]) -> list[Pair]:
     later = {(each.query, each.bind): each for each in after}
     return [(each, later.get((each.query, each.bind), _absent(each))) for each in before]
+
+
+def _rounds(pair: Pair) -> int:
+    return min(each.rounds for each in pair)
 
 
 def _nearest(query: Measurement, controls: Sequence[Pair]) -> tuple[int, ...]:
@@ -222,7 +226,7 @@ def _comparison(
         step=step,
         query=before.query,
         bind=before.bind,
-        rounds=min(before.rounds, after.rounds),
+        rounds=_rounds((before, after)),
         before_ms=_median_ms(before),
         after_ms=_median_ms(after),
         speedup=found.speedup,
