@@ -86,7 +86,7 @@ class Shop:
 
     def context(self, *, apply: bool = True, **settings: Any) -> Context:
         """A new opening, as a new process would have it."""
-        chosen: dict[str, Any] = {"budget_s": 2.0, "plan": self.plan, "out": self.folder / "out", **settings}
+        chosen: dict[str, Any] = {"budget_s": 8.0, "plan": self.plan, "out": self.folder / "out", **settings}
         return open_context(Settings(target="env:SHOP_URL", apply=apply, **chosen))
 
     def playbook(self, *, apply: bool = True, **settings: Any) -> Playbook:

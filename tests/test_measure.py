@@ -186,13 +186,13 @@ def test_the_order_is_shuffled_in_each_round_and_the_same_in_each_run(connect, m
 @pytest.mark.parametrize(("slow_rounds", "kept_slow"), [(range(10, 20), False), (range(10, 1000), True)])
 def test_a_block_that_the_machine_moved_is_measured_again(connect, slow_rounds, kept_slow):
     with connect() as connection:
-        connection.execute("CREATE TABLE knob AS SELECT 0.004::float8 AS pause")
+        connection.execute("CREATE TABLE knob AS SELECT 0.02::float8 AS pause")
         ran = []
 
         def machine(text):
             if text.startswith("round"):
                 ran.append(text)
-                pause = 0.008 if len(ran) in slow_rounds else 0.004
+                pause = 0.04 if len(ran) in slow_rounds else 0.02
                 connection.execute("UPDATE knob SET pause = %s", [pause])
 
         queries = [Bound(name, "common", f"SELECT '{name}', pg_sleep(pause) FROM knob") for name in "abc"]
