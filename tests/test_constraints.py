@@ -161,6 +161,7 @@ def test_what_runs_is_what_preview_shows_with_its_locks(shop):
         (STEPS[1], NOT_NULL, "UPDATE orders SET status = NULL WHERE id IN (7, 12)", 2),
         (STEPS[2], FOREIGN_KEY, "DELETE FROM customers WHERE id IN (50)", None),
     ],
+    ids=["check", "not_null", "foreign_key"],
 )
 def test_rows_that_violate_it_block_it_and_nothing_is_added(shop, snapshot, step, kind, spoil, rows):
     only(shop, kind)
@@ -169,7 +170,7 @@ def test_rows_that_violate_it_block_it_and_nothing_is_added(shop, snapshot, step
     applied = shop.playbook(show_values=True).phase("1").apply()
     assert states(applied) == {step: "blocked"}
     assert rows is None or f"{rows} rows violate it (id = 7, id = 12)" in reason(applied, step)
-    assert "an UPDATE would mend" in reason(applied, step)
+    assert "mend them (an UPDATE of " in reason(applied, step)
     assert snapshot(shop.target) == as_found
     assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
 

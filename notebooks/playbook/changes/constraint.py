@@ -150,14 +150,11 @@ class Constraint(Change):
 
     def remedy(self, found: Violations) -> str:
         """What each way out would do; which one is right only the owner of the rows knows."""
-        rows = f"{found.rows:,} {'row' if found.rows == 1 else 'rows'}"
-        ways = f"an UPDATE would mend {rows}, a DELETE would remove {rows}, and the next run adds and validates it"
+        number = f"{found.rows:,}"
+        ways = f"mend them (an UPDATE of {number}) or remove them (a DELETE of {number}), then run again"
         if self._begun():
-            return f"{ways}; meanwhile it holds for new and changed rows, and any UPDATE of these fails"
-        return (
-            f"{ways}; `enforce_new_rows: true` in the plan would hold new and changed rows to it now, and any UPDATE "
-            "of these rows would fail until they are mended"
-        )
+            return f"{ways}; until then any UPDATE of these rows fails"
+        return f"{ways}; or `enforce_new_rows: true` in the plan, under which any UPDATE of these rows fails until then"
 
     def outcome(self, connection: psycopg.Connection[Any], statement: Statement) -> Literal["done", "absent", "broken"]:
         """Both statements are transactional: done or not."""

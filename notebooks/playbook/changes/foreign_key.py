@@ -138,5 +138,4 @@ class ForeignKey(Constraint):
 
     def remedy(self, found: Violations) -> str:
         """A third way out: the rows that are missed can be put there."""
-        missed = f"INSERTs of the missing rows into {self.referenced.qualified} would alter none of these"
-        return f"{missed}; {super().remedy(found)}"
+        return f"insert what is missing into {self.referenced.qualified}, or {super().remedy(found)}"
