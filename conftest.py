@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -19,6 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.mkdtemp(prefix="playbook-tests-")
     os.chmod(home, 0o755)
     config.stash[_HOME] = home
+    # A shell that starts the tests in the background has SIGINT ignored, and all that they start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("PLAYBOOK_", "PG"))]:
         del os.environ[name]
     os.environ |= {

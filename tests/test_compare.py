@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from playbook.evidence.compare import RESULT_FIELDS, Comparison, compare, keep_or_drop
+from playbook.evidence.compare import RESULT_FIELDS, Comparison, compare, keep_or_drop, steadiest
 from playbook.evidence.explain import Node, Plan
 from playbook.evidence.measure import Measurement
 from playbook.evidence.rows import SameRows
+from playbook.evidence.statistics import Drift
 
 SEQ = Plan(Node("Seq Scan", relation="orders", conditions=(("Filter", "(status = ?)"),)))
 INDEX = Plan(Node("Index Scan", relation="orders", index="orders_status", conditions=(("Index Cond", "(status = ?)"),)))
@@ -176,3 +177,49 @@ def test_rows_that_differ_fail_the_step_however_fast_it_is(keep):
     assert (decision.keep, decision.failed, decision.reason) == (False, True, "rows differ: other (common)")
     undecided = keep_or_drop([judged("faster", same_rows=None)], keep)
     assert (undecided.keep, undecided.failed) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "kept", "measured"),
+    [
+        ([1.02, 1.0, 1.0], 0, 1),  # near enough: nothing is measured again
+        ([0.83, 1.01, 1.0], 1, 2),
+        ([0.83, 1.4, 0.9], 2, 3),  # none at the pace before: the nearest is kept
+        ([1.1, 0.7, 1.3], 0, 3),
+    ],
+)
+def test_the_phase_after_is_measured_again_while_the_machine_hides_gains(ratios, kept, measured):
+    done = []
+
+    def measure_after():
+        done.append(len(done))
+        return done[-1]
+
+    def drift_to(after):
+        return Drift(5, ratios[after], (1.0, 1.0), moved=ratios[after] > 1.25, reason="")
+
+    assert steadiest(measure_after, drift_to) == kept
+    assert len(done) == measured
+
+
+def test_a_query_is_judged_beside_the_controls_that_take_most_nearly_as_long():
+    """Short queries were slowed down by a third, long ones not at all."""
+    short = [(f"short_{n}", 0.1 * (1 + n / 10), 0.15 * (1 + n / 10)) for n in range(5)]
+    long = [(f"long_{n}", 10.0 + n, 10.0 + n) for n in range(5)]
+    steps = [("short_query", 0.12, 0.18), ("long_query", 12.0, 6.0)]
+
+    def phase(side):
+        random = np.random.default_rng(side)
+        return [
+            Measurement(
+                each[0],
+                "common",
+                tuple(tuple(each[side] * np.exp(random.standard_normal(20) * 0.02)) for _ in range(2)),
+                rows=1,
+                buffers=9,
+            )
+            for each in [*short, *long, *steps]
+        ]
+
+    found = compare(phase(1), phase(2), controls={name for name, *_ in [*short, *long]}, by_plan=False)
+    assert [(each.query, each.verdict) for each in found] == [("short_query", "unstable"), ("long_query", "faster")]

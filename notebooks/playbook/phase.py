@@ -22,8 +22,8 @@ from playbook.answers import (
 )
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
-from playbook.evidence.compare import Case, Comparison, keep_or_drop
-from playbook.evidence.measure import AGAIN, Measurement
+from playbook.evidence.compare import Case, Comparison, keep_or_drop, steadiest
+from playbook.evidence.measure import Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
 from playbook.step import State, Step
@@ -111,12 +111,12 @@ class Phase:
     def after(self) -> Measured:
         """The same measurement again, the rows with and without the change, and what writers pay. Changes no table."""
         standing = [step for step in self.steps if self._state(step).status in {"applied", "exists"}]
-        self._after = self._trial.measure(standing)
         to_judge = [step for step in standing if not self._kept_comparisons(step)]
-        for _ in range(AGAIN if to_judge else 0):
-            if not self._trial.moved(self._before, self._after):
-                break
-            self._context.progress("the machine moved meanwhile: measuring again")
+        if to_judge:
+            self._after = steadiest(
+                lambda: self._trial.measure(standing), lambda after: self._trial.drift(self._before, after)
+            )
+        else:
             self._after = self._trial.measure(standing)
         for step in self.steps:
             self._found[step.id] = self._judge(step)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from playbook.context import Context
 from playbook.errors import NamesError, NotAnalysed, PlanError
-from playbook.evidence.compare import Case, Comparison, compare, machine_moved
+from playbook.evidence.compare import Case, Comparison, compare, machine_drift
 from playbook.evidence.measure import Measurement, measure, yardsticks
 from playbook.evidence.rows import same_rows
+from playbook.evidence.statistics import Drift
 from playbook.plan.admission import admit
 from playbook.plan.binds import bind
 from playbook.plan.workload import Bound, load
@@ -109,10 +110,10 @@ class Trial:
         bounds = (bound for bounds in self._bounds.values() for bound in bounds)
         return {_case(bound): bound.shown() if shows else bound.masked() for bound in bounds}
 
-    def moved(self, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> bool:
-        """Whether the controls say that the machine changed between the two."""
+    def drift(self, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> Drift:
+        """What the controls say of the machine between the two."""
         controls = {bound.query for bound in self.controls()}
-        return machine_moved(before.values(), after.values(), controls=controls)
+        return machine_drift(before.values(), after.values(), controls=controls)
 
     def check_rows(self, step: Step, comparison: Comparison) -> Comparison:
         """The comparison with the answer to: does the query return the same rows with and without the change?"""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, TypeVar
 
 from playbook.evidence.explain import Plan
 from playbook.evidence.measure import Measurement
@@ -12,6 +14,11 @@ from playbook.evidence.rows import SameRows
 from playbook.evidence.statistics import MIN_ROUNDS, Drift, Judgement, Verdict, drift, judge
 
 Keep = Literal["if_faster", "always"]
+Measured = TypeVar("Measured")
+AGAIN = 2
+"""How often the phase after a change is measured once more at most."""
+NEAREST = 5
+"""How many controls a query is judged beside: those that take most nearly as long as it does."""
 Case = tuple[str, str]
 """A query and its bind, which together name one measurement of a phase."""
 
@@ -118,20 +125,38 @@ def compare(
     the plan stayed the same, such a step cannot have made the query faster.
     """
     pairs = _pairs(before, after)
-    moved = _drift(pairs, controls)
+    measured = [pair for pair in pairs if _is_control(*pair, controls) and _rounds(pair) >= MIN_ROUNDS]
+    beside = cache(lambda places: drift([(measured[place][0].blocks, measured[place][1].blocks) for place in places]))
     return tuple(
-        _comparison(first, second, moved, (step_of or {}).get(first.query, ""), by_plan, rows or {})
+        _comparison(
+            first, second, beside(_nearest(first, measured)), (step_of or {}).get(first.query, ""), by_plan, rows or {}
+        )
         for first, second in pairs
         if first.query not in controls
     )
 
 
-def machine_moved(before: Iterable[Measurement], after: Iterable[Measurement], *, controls: Collection[str]) -> bool:
-    """Whether the controls say that the machine changed between the two phases, so that nothing can be compared.
+def machine_drift(before: Iterable[Measurement], after: Iterable[Measurement], *, controls: Collection[str]) -> Drift:
+    """What the controls say of the machine between the two phases."""
+    pairs = [pair for pair in _pairs(before, after) if _is_control(*pair, controls)]
+    return drift([(first.blocks, second.blocks) for first, second in pairs])
 
-    They know nothing of the step: whoever measures again for this reason favours no verdict.
+
+def steadiest(measure_after: Callable[[], Measured], drift_to: Callable[[Measured], Drift]) -> Measured:
+    """The phase after a change, measured up to `AGAIN` times more while the machine's pace may hide what was gained.
+
+    Kept is the one that ran at a pace nearest to that before. Only the controls decide, which know nothing of the step,
+    so this favours no verdict.
     """
-    return _drift(_pairs(before, after), controls).moved
+    found = measure_after()
+    moved = drift_to(found)
+    for _ in range(AGAIN):
+        if not moved.hides:
+            break
+        again = measure_after()
+        if (moved_again := drift_to(again)).away < moved.away:
+            found, moved = again, moved_again
+    return found
 
 
 Pair = tuple[Measurement, Measurement]
@@ -142,8 +167,20 @@ def _pairs(before: Iterable[Measurement], after: Iterable[Measurement]) -> list[
     return [(each, later.get((each.query, each.bind), _absent(each))) for each in before]
 
 
-def _drift(pairs: Iterable[Pair], controls: Collection[str]) -> Drift:
-    return drift([(first.blocks, second.blocks) for first, second in pairs if _is_control(first, second, controls)])
+def _rounds(pair: Pair) -> int:
+    return min(each.rounds for each in pair)
+
+
+def _nearest(query: Measurement, controls: Sequence[Pair]) -> tuple[int, ...]:
+    """The places of the controls that took most nearly as long: what slows short queries down may leave long ones."""
+    places = range(len(controls))
+    if not query.median_ms:
+        return tuple(places)
+
+    def apart(place: int) -> float:
+        return abs(math.log((controls[place][0].median_ms or math.inf) / query.median_ms))
+
+    return tuple(sorted(sorted(places, key=apart)[:NEAREST]))
 
 
 def keep_or_drop(comparisons: Sequence[Comparison], keep: Keep) -> Decision:
@@ -189,7 +226,7 @@ def _comparison(
         step=step,
         query=before.query,
         bind=before.bind,
-        rounds=min(before.rounds, after.rounds),
+        rounds=_rounds((before, after)),
         before_ms=_median_ms(before),
         after_ms=_median_ms(after),
         speedup=found.speedup,

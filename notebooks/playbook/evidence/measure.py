@@ -14,8 +14,6 @@ from playbook.plan.workload import Bound
 from playbook.target.watchdog import Connect
 
 ROUNDS = 20
-AGAIN = 2
-"""How often the phase after a change is measured once more while the controls say that the machine moved."""
 
 
 @dataclass(frozen=True, slots=True)

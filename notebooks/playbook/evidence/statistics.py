@@ -39,6 +39,8 @@ MIN_ROUNDS = 7
 BUFFERS_FALL = 0.10
 """Buffers that fell by this share or more speak against `no gain`, even when the time does not show it."""
 
+HIDING_PACE = 1.08
+"""A machine that changed its pace by more may hide a gain of `EFFECT`: worth measuring again."""
 LARGEST_PACE = 1.25
 """A machine that changed its pace by more between the two phases is not corrected for."""
 
@@ -74,6 +76,16 @@ class Drift:
     moved: bool
     reason: str
     paces: tuple[Pace, Pace] = (Pace(), Pace())
+
+    @property
+    def away(self) -> float:
+        """How far the machine's pace is from what it was before, as a logarithm; beyond any bound where it moved."""
+        return math.inf if self.moved else abs(math.log(self.ratio or 1.0))
+
+    @property
+    def hides(self) -> bool:
+        """Whether it may hide what the step gained or lost."""
+        return self.away >= math.log(HIDING_PACE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""What a notebook takes outside the database: its kernel, its imports, what it shows, its part of the results.
+
+    python tests/benchmarks/bench_notebook.py [--runs 3]
+
+Each notebook runs dry on the standing sample at the tests' scale: then the database only plans some queries, which
+takes milliseconds. Prints one JSON line a notebook, the median of the runs against the limit. Uses PLAYBOOK_HOME.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import papermill
+
+from playbook.settings import NOTEBOOKS
+from playbook.target.opening import open_target
+
+SCALE = 0.02
+LIMIT_S = 5.0
+
+
+def main() -> int:
+    """Runs the benchmark; 1 when the limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    runs = parser.parse_args().runs
+    open_target("embedded", SCALE, lambda text: print(text, file=sys.stderr))
+    seconds = {path.stem: median(_dry_run(path) for _ in range(runs)) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    for name, taken in seconds.items():
+        print(json.dumps({"notebook": name, "seconds": round(taken, 2), "of_limit": round(taken / LIMIT_S, 2)}))
+    return 0 if max(seconds.values()) <= LIMIT_S else 1
+
+
+def _dry_run(path: Path) -> float:
+    with tempfile.TemporaryDirectory() as out:
+        start = time.monotonic()
+        papermill.execute_notebook(
+            str(path),
+            f"{out}/executed.ipynb",
+            {"scale": SCALE, "apply": False, "out": out},
+            cwd=str(NOTEBOOKS),
+            progress_bar=False,
+        )
+        return time.monotonic() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
