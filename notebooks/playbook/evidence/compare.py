@@ -15,7 +15,7 @@ from playbook.evidence.statistics import MIN_ROUNDS, Drift, Judgement, Verdict, 
 
 Keep = Literal["if_faster", "always"]
 Measured = TypeVar("Measured")
-AGAIN = 2
+AGAIN = 1
 """How often the phase after a change is measured once more at most."""
 NEAREST = 5
 """How many controls a query is judged beside: those that take most nearly as long as it does."""
