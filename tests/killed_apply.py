@@ -1,6 +1,7 @@
-"""Applies a plan and kills itself with SIGKILL at one point of one statement: `killed_apply.py PLAN STEP POINT`.
+"""Applies a plan and kills itself with SIGKILL at one point of one statement: `killed_apply.py PLAN STEP POINT [POSITION]`.
 
-POINT is before_intent, after_intent, during, before_done, after_done or never. The kill is real; only its moment is
+POINT is before_intent, after_intent, during, before_done, after_done or never; POSITION counts the step's statements
+from 0. The kill is real; only its moment is
 arranged, by wrapping the journal's record of that step.
 """
 
@@ -23,11 +24,11 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arrange(step: str, point: str) -> None:
+def arrange(step: str, point: str, position: int) -> None:
     intent, done = StatementRecord.intent, StatementRecord.done
 
     def killing_intent(self: StatementRecord, pid: int, start: str) -> None:
-        here = self.step == step
+        here = (self.step, self.direction, self.position) == (step, "apply", position)
         if here and point == "before_intent":
             die()
         intent(self, pid, start)
@@ -37,7 +38,7 @@ def arrange(step: str, point: str) -> None:
             threading.Thread(target=lambda: (time.sleep(0.15), die())).start()
 
     def killing_done(self: StatementRecord, connection: object) -> None:
-        here = self.step == step
+        here = (self.step, self.direction, self.position) == (step, "apply", position)
         if here and point == "before_done":
             die()
         done(self, connection)  # type: ignore[arg-type]
@@ -48,8 +49,8 @@ def arrange(step: str, point: str) -> None:
 
 
 def main() -> None:
-    plan, step, point = sys.argv[1:]
-    arrange(step, point)
+    plan, step, point, position = (*sys.argv[1:], "0")[:4]
+    arrange(step, point, int(position))
     context = open_context(Settings(target="env:SHOP_URL", plan=Path(plan), apply=True, out=Path(plan).parent / "out"))
     applied = Playbook(context).phase("1").apply()
     print([(name, state.status) for name, state, _ in applied.steps])

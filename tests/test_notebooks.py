@@ -7,6 +7,7 @@ import re
 
 import nbformat
 import papermill
+import psycopg
 import pytest
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import load_notebook_node
@@ -88,8 +89,6 @@ class TestContract:
 @pytest.fixture
 def fresh(server):
     """The sample's working copy as it was found, whatever other tests did to it."""
-    import psycopg
-
     from playbook.target import sample
 
     def connect(dbname):
@@ -140,3 +139,14 @@ def test_a_wrong_parameter_stops_the_run_with_its_reason(tmp_path, parameters, s
         run(NOTEBOOKS / "03_2_hypothesis_indexes.ipynb", tmp_path, **parameters)
     assert said in f"{caught.value.ename}: {caught.value.evalue}"
     assert "c4nary" not in caught.value.evalue
+
+
+def test_constraints_are_blocked_by_rows_and_added_once_these_are_mended(fresh, server, tmp_path):
+    path = NOTEBOOKS / "04_1_constraints.ipynb"
+    with psycopg.connect(**server.conninfo("proposals_0_02"), autocommit=True) as connection:
+        connection.execute("UPDATE proposal_products SET quantity = 1 WHERE NOT (quantity > 0)")
+    _, part = run(path, tmp_path)
+    assert [step["status"] for step in part["steps"]] == ["blocked", "applied", "blocked"]
+    assert "7 rows violate it (id = p0000001, " in part["steps"][0]["reason"]
+    assert re.search(r"by run \S+; [\d,]+ rows verified", part["steps"][1]["reason"])
+    assert part["steps"][1]["write_overhead_pct"] is not None

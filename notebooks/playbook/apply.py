@@ -8,8 +8,8 @@ from typing import Any
 from playbook.changes import kinds
 from playbook.changes.change import Change
 from playbook.context import Context
-from playbook.errors import Drifted
-from playbook.journal import Entry, Sent
+from playbook.errors import Drifted, StepError
+from playbook.journal import APPLIED, Entry, Sent
 from playbook.target.execute import execute
 from playbook.target.sql import Statement
 
@@ -23,33 +23,49 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
         StepError: a statement failed; the journal says where, and the next call resumes there.
     """
     started = time.monotonic()
-    for position, statement in enumerate(_begin(context, step, change, evidence)):
-        _apply_statement(context, step, change, position, statement)
+    entry = _begin(context, step, change, evidence)
+    for position, statement in enumerate(entry.statements):
+        try:
+            _apply_statement(context, step, change, position, statement)
+        except StepError as error:
+            if not isinstance(error.__cause__, change.gives_up_on):
+                raise
+            undo_step(context, entry)
+            raise StepError(f"{error}; what the step had made was taken back") from error
     with context.connect() as connection:
         objects = change.objects(connection)
-    context.journal.close(step, "applied", seconds=time.monotonic() - started, objects=objects)
+        evidence = {**entry.evidence, "proof": change.proof(connection)}
+    context.journal.close(step, "applied", seconds=time.monotonic() - started, objects=objects, evidence=evidence)
 
 
-def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> tuple[Statement, ...]:
-    """The journal's entry is kept when it was interrupted, else written anew; returns the statements to run."""
-    statements = change.statements()
+def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> Entry:
+    """The journal's entry is kept when it was interrupted, else written anew; it holds the statements to run.
+
+    Where an earlier run's own work is gone on from, its undo stays: it takes back that work too.
+    """
     entry = context.journal.entry(step)
-    if entry and entry.status == "applying" and entry.statements == statements:
-        return statements
-    context.journal.open()
-    context.journal.begin(
-        Entry(
-            step=step,
-            kind=change.kind,
-            status="applying",
-            run_id=context.run_id,
-            statements=statements,
-            undo=change.undo(),
-            objects=dict.fromkeys(change.makes(), ""),
-            evidence=evidence,
-        )
+    if entry and entry.status == "applying" and _goes_on(entry, change):
+        return entry
+    ours = entry is not None and entry.status in APPLIED and change.stands().standing == "begun"
+    begun = Entry(
+        step=step,
+        kind=change.kind,
+        status="applying",
+        run_id=context.run_id,
+        statements=change.statements(),
+        undo=entry.undo if ours and entry else change.undo(),
+        objects=dict.fromkeys(change.makes(), ""),
+        evidence=evidence,
     )
-    return statements
+    context.journal.open()
+    context.journal.begin(begun)
+    return begun
+
+
+def _goes_on(entry: Entry, change: Change) -> bool:
+    """Whether what the change has yet to run is the end of what the interrupted run had to, or nothing."""
+    rest = change.statements()
+    return entry.statements[-len(rest) :] == rest or change.stands().standing == "exists"
 
 
 def _apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:

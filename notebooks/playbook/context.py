@@ -47,6 +47,11 @@ class Context:
         """The run that all this belongs to."""
         return self.settings.run_id
 
+    @property
+    def shows_values(self) -> bool:
+        """Whether values of the target's rows may stand in outputs: on the sample, or where they were asked for."""
+        return self.target.embedded or self.settings.show_values
+
     def connect(self) -> psycopg.Connection[Any]:
         """A new session named after the run, so that whoever meets it in pg_stat_activity knows it."""
         return self.target.connect(application_name=f"playbook {self.run_id}"[:63])

@@ -78,7 +78,7 @@ def decide(step: Step, comparisons: Iterable[Comparison]) -> Decision:
         return Decision("undo", "rows differ")
     if slower := [each.label for each in own if each.verdict == "slower"]:
         return Decision("undo", f"made slower: {', '.join(slower)}")
-    return Decision("keep", tally(each.verdict for each in own) or "no query measures it")
+    return Decision("keep", tally(each.verdict for each in own) or "no speed claim")
 
 
 def gains(results: Results) -> list[Comparison]:

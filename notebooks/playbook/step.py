@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
@@ -11,7 +11,7 @@ from playbook.apply import apply_step, undo_step
 from playbook.changes import carried_out, kinds
 from playbook.changes.change import Change, Finding
 from playbook.context import Context
-from playbook.errors import Ambiguous, NamesError
+from playbook.errors import Ambiguous, NamesError, PlanError
 from playbook.journal import APPLIED, Entry
 from playbook.plan.model import Phase, StepSpec
 from playbook.target.sql import Statement
@@ -49,7 +49,7 @@ class Step:
             return
         try:
             self.change = kind(self.spec, self._context.names, self._context.catalog)
-        except Ambiguous as error:
+        except (Ambiguous, PlanError) as error:
             self._hindrance = State("blocked", str(error))
         except NamesError as error:
             self._hindrance = State("not_applicable", str(error))
@@ -75,9 +75,9 @@ class Step:
             assert self._hindrance is not None
             return self._hindrance
         with self._context.connect() as connection:
-            if remembered := self._remembered(connection):
-                return remembered
             stands = self.change.stands()
+            if (remembered := self._remembered(connection)) and stands.standing != "begun":
+                return remembered
             match stands.standing:
                 case "exists" if self._owns_unfinished():
                     pass  # the backend of an interrupted run went on and finished it: apply adopts its work
@@ -96,7 +96,7 @@ class Step:
         if entry.status == "dropped":
             return State("dropped", entry.reason)
         if entry.status == "applied" and self.change.objects(connection):
-            return State("applied", f"by run {entry.run_id}")
+            return State("applied", self._by(entry))
         if entry.status == "undoing" and self.change.objects(connection):
             return State("applied", f"by run {entry.run_id}; its undo was interrupted, `playbook undo` finishes it")
         return None
@@ -107,17 +107,35 @@ class Step:
 
     def _preflight(self, connection: psycopg.Connection[Any]) -> State:
         assert self.change is not None
-        findings = tuple(self.change.preflight(connection))
+        findings = tuple(self._shown(finding) for finding in self.change.preflight(connection))
+        entry = self.entry()
         blockers = [finding for finding in findings if finding.concern == "blocked"]
         if blockers:
             reason = "; ".join(f"{finding.detail}: {finding.remedy}" for finding in blockers)
+            if entry and entry.status == "applied":
+                return State("applied", f"{self._by(entry)}; not validated yet: {reason}")
+            if entry and entry.status == "applying":
+                reason += f"; run {entry.run_id} was interrupted here, `playbook undo {self.id}` takes back its part"
             return State("blocked", reason, findings)
-        entry = self.entry()
         if entry and entry.status == "applying":
             return State("planned", f"run {entry.run_id} was interrupted here; apply resumes it", findings)
+        if entry and entry.status == "applied" and self.change.stands().standing == "begun":
+            return State("planned", f"run {entry.run_id} added it NOT VALID; every row is right now", findings)
         if entry and entry.status == "applied":
             return State("planned", f"run {entry.run_id} applied it, and others have dropped it since", findings)
-        return State("planned", "", findings)
+        return State("planned", self.change.stands().reason, findings)
+
+    def _by(self, entry: Entry) -> str:
+        """By whom it was applied, and what that showed."""
+        remark = self.change.remark() if self.change else ""
+        return "; ".join(filter(None, (f"by run {entry.run_id}", entry.evidence.get("proof"), remark)))
+
+    def _shown(self, finding: Finding) -> Finding:
+        """The finding with the keys of the rows that it speaks of, masked on a foreign target unless asked for."""
+        if not finding.keys:
+            return finding
+        keys = ", ".join(finding.keys) if self._context.shows_values else "masked, --show-values shows them"
+        return replace(finding, detail=f"{finding.detail} ({keys})", keys=())
 
     def stands_now(self) -> bool:
         """Whether what the step makes is there and usable, asked of the target at this moment."""
@@ -136,7 +154,9 @@ class Step:
         if state.status != "planned" or self.change is None:
             return state
         apply_step(self._context, self.id, self.change, evidence)
-        return State("applied", f"by run {self._context.run_id}")
+        entry = self.entry()
+        assert entry is not None
+        return State("applied", self._by(entry), state.findings)
 
     def undo(self, *, status: Status = "undone", reason: str = "") -> State:
         """Takes the step back; see `undo_step`. `dropped` is the status of a step that gained nothing.

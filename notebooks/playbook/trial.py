@@ -106,7 +106,7 @@ class Trial:
 
     def values(self) -> dict[Case, str]:
         """The values of every bound query, as text; those sampled from a foreign target are masked unless asked for."""
-        shows = self._context.target.embedded or self._context.settings.show_values
+        shows = self._context.shows_values
         bounds = (bound for bounds in self._bounds.values() for bound in bounds)
         return {_case(bound): bound.shown() if shows else bound.masked() for bound in bounds}
 

@@ -14,17 +14,21 @@ from playbook.plan.names import Names
 from playbook.target.catalog import Catalog
 from playbook.target.sql import Statement
 
-Standing = Literal["absent", "exists", "covered", "other", "unfinished"]
+Standing = Literal["absent", "exists", "covered", "other", "unfinished", "begun"]
 Concern = Literal["blocked", "warn", "not_checked"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer of a preflight: what was found, and what mends it."""
+    """One answer of a preflight: what was found, and what mends it.
+
+    `keys` name the rows it speaks of, a few of them; on a foreign target they are masked unless asked for.
+    """
 
     concern: Concern
     detail: str
     remedy: str = ""
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Stands:
     """What already stands on the target in place of the change.
 
     `exists` is the very same object, `covered` another one that serves as well, `other` something else under the same
-    name, `unfinished` the remains of a build that did not end.
+    name, `unfinished` the remains of a build that did not end, `begun` a part of it that `apply` goes on from, whoever
+    made that.
     """
 
     standing: Standing
@@ -53,6 +58,8 @@ class Change(ABC):
     """Planner settings that, switched off, make the change unusable: the other side of the same-rows check."""
     by_plan: ClassVar[bool] = False
     """Whether it works through the planner alone: then a query whose plan stayed the same was not made faster by it."""
+    gives_up_on: ClassVar[tuple[type[psycopg.Error], ...]] = ()
+    """Errors of a statement after which what its step has made so far is taken back at once."""
 
     def __init__(self, spec: StepSpec, names: Names, catalog: Catalog) -> None:
         self.spec = spec
@@ -104,6 +111,14 @@ class Change(ABC):
     @abstractmethod
     def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
         """Disk taken by what the change made."""
+
+    def remark(self) -> str:
+        """What has to be said beside "applied"."""
+        return ""
+
+    def proof(self, connection: psycopg.Connection[Any]) -> str:
+        """What was shown by applying it, where that is something else than speed (`4,000 rows verified`)."""
+        return ""
 
     def paid_by_writers(self) -> tuple[str, str, tuple[str, ...]] | None:
         """Schema and name of the table whose writers pay, and the names of the indexes and constraints they pay for.

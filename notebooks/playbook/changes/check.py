@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from playbook.changes.change import Change
-from playbook.plan.model import StepSpec
+import re
+
+from playbook.changes.constraint import Constraint, ConstraintSpec
+from playbook.changes.expressions import same_expression
+from playbook.plan.names import Names
+from playbook.target import catalog as catalogs
+from playbook.target.catalog import Catalog
+
+_CHECK = re.compile(r"CHECK \((?P<expression>.*)\)(?: NOT VALID)?\Z", re.DOTALL)
 
 
-class CheckSpec(StepSpec):
-    """`expression` stands inside CHECK ( ); with `enforce_new_rows` it is added although old rows violate it."""
+class CheckSpec(ConstraintSpec):
+    """`expression` stands inside CHECK ( )."""
 
-    table: str
     expression: str
-    enforce_new_rows: bool = False
 
 
-class Check(Change):
-    """Planned, not carried out yet: its verbs are still abstract."""
+class Check(Constraint):
+    """A CHECK of the plan on one table of the target."""
 
     kind = "check"
     Spec = CheckSpec
+    by_plan = True
+    spec: CheckSpec
+
+    def __init__(self, spec: CheckSpec, names: Names, catalog: Catalog) -> None:
+        super().__init__(spec, names, catalog)
+        self.expression = names.rewrite_expression(spec.table, spec.expression)
+
+    @property
+    def body(self) -> str:
+        """CHECK with the target's names."""
+        return f"CHECK ({self.expression})"
+
+    def violated(self) -> str:
+        """NULL passes a CHECK, and NOT NULL is NULL: so exactly the rows that PostgreSQL would refuse."""
+        return f"NOT ({self.expression}\n)"
+
+    def same(self, constraint: catalogs.Constraint) -> bool:
+        """The same expression, inherited and enforced."""
+        if constraint.kind != "c" or not (match := _CHECK.fullmatch(constraint.definition)):
+            return False
+        return same_expression(self.expression, match["expression"], self.table)
+
+    def paid_by_writers(self) -> tuple[str, str, tuple[str, ...]]:
+        """Every row that is written is held to it."""
+        return self.table.schema, self.table.name, (self.spec.name,)

@@ -12,6 +12,8 @@ from playbook.target.sql import quote
 
 LONG_TRANSACTION_S = 60
 """CONCURRENTLY waits for every transaction that is older than itself; from this age on it is worth a warning."""
+BUILD_WAITS = "the build waits for them"
+HOLDS_LOCK = "one that has used the table keeps the lock from being had, which is asked for 40 ms at a time"
 LAG_S = 10
 """Replay lag from which a build's WAL would be felt on a standby."""
 
@@ -23,9 +25,22 @@ def standby(connection: psycopg.Connection[Any]) -> list[Finding]:
     return []
 
 
-def ownership(connection: psycopg.Connection[Any], table: Table) -> list[Finding]:
-    """Indexes and constraints need the table's owner; the remedy names the missing GRANT."""
-    user = _one(connection, "SELECT current_user::text")
+def current_user(connection: psycopg.Connection[Any]) -> str:
+    """The role that the session works as."""
+    return str(_one(connection, "SELECT current_user::text"))
+
+
+def has_privilege(connection: psycopg.Connection[Any], table: Table, privilege: str) -> bool:
+    """Whether that role has `privilege` (`REFERENCES`) on the table."""
+    return bool(_one(connection, "SELECT pg_catalog.has_table_privilege(%s, %s)", table.qualified, privilege))
+
+
+def ownership(connection: psycopg.Connection[Any], table: Table, *, creates: bool = True) -> list[Finding]:
+    """Indexes and constraints need the table's owner; the remedy names the missing GRANT.
+
+    What `creates` a relation needs CREATE on the schema too.
+    """
+    user = current_user(connection)
     findings = []
     if not _one(connection, "SELECT pg_catalog.pg_has_role(current_user, %s::name, 'USAGE')", table.owner):
         findings.append(
@@ -35,7 +50,7 @@ def ownership(connection: psycopg.Connection[Any], table: Table) -> list[Finding
                 f"GRANT {quote(table.owner)} TO {quote(user)}; or connect as {table.owner}",
             )
         )
-    if not _one(connection, "SELECT pg_catalog.has_schema_privilege(%s, 'CREATE')", quote(table.schema)):
+    if creates and not _one(connection, "SELECT pg_catalog.has_schema_privilege(%s, 'CREATE')", quote(table.schema)):
         findings.append(
             Finding(
                 "blocked",
@@ -46,8 +61,8 @@ def ownership(connection: psycopg.Connection[Any], table: Table) -> list[Finding
     return findings
 
 
-def long_transactions(connection: psycopg.Connection[Any]) -> list[Finding]:
-    """Transactions that a CONCURRENTLY build would have to wait for."""
+def long_transactions(connection: psycopg.Connection[Any], effect: str = BUILD_WAITS) -> list[Finding]:
+    """Transactions that are in the way; `effect` says how."""
     row = connection.execute(
         "SELECT count(*), max(extract(epoch FROM now() - xact_start))::int FROM pg_catalog.pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() "
@@ -56,9 +71,7 @@ def long_transactions(connection: psycopg.Connection[Any]) -> list[Finding]:
     ).fetchone()
     count, oldest = row or (0, None)
     if count:
-        detail = (
-            f"{count} transaction(s) older than {LONG_TRANSACTION_S} s, the oldest {oldest} s: the build waits for them"
-        )
+        detail = f"{count} transaction(s) older than {LONG_TRANSACTION_S} s, the oldest {oldest} s: {effect}"
         return [Finding("warn", detail, "end them, or apply in a quieter hour (pg_stat_activity shows them)")]
     if not _one(connection, "SELECT pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"):
         return [

@@ -1,0 +1,101 @@
+"""How long a writer waits while a CHECK is added to its table and validated: `pytest tests/benchmarks/bench_constraints.py -s`.
+
+1 M rows, a writer that updates one row after the other, and a reader whose transaction holds the table for a while.
+"""
+
+import json
+import multiprocessing
+import threading
+import time
+
+import psycopg
+
+from playbook.context import open_context
+from playbook.phase import Playbook
+from playbook.settings import Settings
+
+ROWS = 1_000_000
+WAIT_LIMIT_MS = 60.0
+READER_S = 3.0
+
+PLAN = """\
+name: bench
+title: One CHECK
+workload: workload.sql
+phases:
+  - id: "1"
+    title: CHECK
+    week: 1
+    priority: nice_to_have
+    notebook: constraints
+    steps:
+      - {name: value_in_range, kind: check, table: readings, expression: value >= 0 AND value <= 1000, keep: always}
+"""
+
+
+def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_path, monkeypatch):
+    with empty.connect() as connection:
+        connection.execute("CREATE TABLE readings (id int PRIMARY KEY, value int NOT NULL, note text NOT NULL)")
+        connection.execute(f"INSERT INTO readings SELECT n, n % 1000, 'note ' || n FROM generate_series(1, {ROWS}) n")
+        connection.execute("VACUUM (ANALYZE) readings")
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM readings WHERE id = 1;\n")
+    c = empty.conninfo
+    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+    monkeypatch.setenv("BENCH_URL", url)
+    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    idle = _written(empty, lambda: time.sleep(3))
+    refusals: list[str] = []
+    during = _written(empty, lambda: _apply_beside_a_reader(empty, settings, refusals))
+    figures = {
+        "rows": ROWS,
+        "statements": len(during),
+        "refused_locks": len(refusals),
+        "worst_ms": round(max(during), 1),
+        "next_ms": [round(ms, 1) for ms in sorted(during)[-5:-1]],
+        "worst_idle_ms": round(max(idle), 1),
+        "limit_ms": WAIT_LIMIT_MS,
+    }
+    print(json.dumps({"benchmark": "constraints", **figures}))
+    assert max(during) <= WAIT_LIMIT_MS
+
+
+def _apply_beside_a_reader(target, settings: Settings, refusals: list[str]) -> None:
+    context = open_context(settings, lambda text: refusals.append(text) if "next try" in text else None)
+    with target.connect() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM readings")
+        threading.Timer(READER_S, reader.rollback).start()
+        ((_, state, _),) = Playbook(context).phase("1").apply().steps
+    assert state.status == "applied", state.reason
+    assert refusals, "the reader was gone before the lock was asked for"
+
+
+def _written(target, work) -> list[float]:
+    """Milliseconds of each of a writer's statements while `work` runs; a client shares no interpreter with it."""
+    context = multiprocessing.get_context("spawn")
+    ready, stop, told = context.Event(), context.Event(), context.Queue()
+    writer = context.Process(target=_write, args=(target.conninfo, ready, stop, told))
+    writer.start()
+    try:
+        assert ready.wait(30)
+        work()
+    finally:
+        stop.set()
+        taken = told.get(timeout=30)
+        writer.join()
+    return taken
+
+
+def _write(conninfo, ready, stop, told) -> None:
+    taken: list[float] = []
+    with psycopg.connect(**conninfo, autocommit=True) as connection:
+        connection.execute("UPDATE readings SET value = 7 WHERE id = 1")
+        ready.set()
+        number = 1
+        while not stop.is_set():
+            number = number % ROWS + 1
+            started = time.perf_counter()
+            connection.execute("UPDATE readings SET value = 7 WHERE id = %s", [number])
+            taken.append(1000 * (time.perf_counter() - started))
+    told.put(taken)
