@@ -175,9 +175,16 @@ def test_rows_that_violate_it_block_it_and_nothing_is_added(shop, snapshot, step
     assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
 
 
+def test_a_dry_run_counts_no_rows_of_a_foreign_target_and_says_so(shop):
+    shop.execute("UPDATE orders SET total = -1 WHERE id = 3107")
+    state = dict(shop.playbook(apply=False).phase("1").check().steps)[STEPS[0]]
+    assert state.status == "planned"
+    assert [each.concern for each in state.findings if "not counted" in each.detail] == ["not_checked"]
+
+
 def test_keys_of_a_foreign_target_are_masked_unless_asked_for(shop):
     shop.execute("UPDATE orders SET total = -1 WHERE id = 3107")
-    masked = shop.playbook(apply=False).phase("1").check()
+    masked = shop.playbook(apply=False, measure=True).phase("1").check()
     assert "1 row violates it (masked" in reason(masked)
     assert "3107" not in reason(masked)
 

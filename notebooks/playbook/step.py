@@ -107,7 +107,7 @@ class Step:
 
     def _preflight(self, connection: psycopg.Connection[Any]) -> State:
         assert self.change is not None
-        findings = tuple(self._shown(finding) for finding in self.change.preflight(connection))
+        findings = tuple(self._shown(finding) for finding in self._findings(self.change, connection))
         entry = self.entry()
         blockers = [finding for finding in findings if finding.concern == "blocked"]
         if blockers:
@@ -124,6 +124,9 @@ class Step:
         if entry and entry.status == "applied":
             return State("planned", f"run {entry.run_id} applied it, and others have dropped it since", findings)
         return State("planned", self.change.stands().reason, findings)
+
+    def _findings(self, change: Change, connection: psycopg.Connection[Any]) -> list[Finding]:
+        return change.preflight(connection, execute=self._context.settings.measures)
 
     def _by(self, entry: Entry) -> str:
         """By whom it was applied, and what that showed."""

@@ -84,8 +84,11 @@ class Change(ABC):
         """Whether it is there already, judged from the catalog."""
 
     @abstractmethod
-    def preflight(self, connection: psycopg.Connection[Any]) -> list[Finding]:
-        """What speaks against applying it now."""
+    def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
+        """What speaks against applying it now.
+
+        Without `execute` no row of the target's tables is read: what only its rows can tell is `not_checked`.
+        """
 
     @abstractmethod
     def repair(self, statement: Statement) -> Statement | None:

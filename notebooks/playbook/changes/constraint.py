@@ -24,6 +24,7 @@ from playbook.target import catalog as catalogs
 from playbook.target.catalog import Catalog, Table
 from playbook.target.sql import Statement, quote
 
+_NOT_COUNTED = "rows that violate it were not counted, which reads the whole table"
 VALIDATE_LOCK = "SHARE UPDATE EXCLUSIVE"
 
 
@@ -124,7 +125,7 @@ class Constraint(Change):
     def _of_that_name(self) -> catalogs.Constraint | None:
         return next((each for each in self.table.constraints if each.name == self.spec.name), None)
 
-    def preflight(self, connection: psycopg.Connection[Any]) -> list[Finding]:
+    def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
         """Standby, ownership, long transactions, and the rows that violate it."""
         found = [
             *preflight.standby(connection),
@@ -133,6 +134,11 @@ class Constraint(Change):
         ]
         if any(each.concern == "blocked" for each in found):
             return found
+        if not execute:
+            return [
+                *found,
+                Finding("not_checked", _NOT_COUNTED, "--measure counts them, and apply does before it begins"),
+            ]
         return [*found, *self._violations(connection)]
 
     def _violations(self, connection: psycopg.Connection[Any]) -> list[Finding]:

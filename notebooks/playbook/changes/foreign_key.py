@@ -93,13 +93,13 @@ class ForeignKey(Constraint):
             for each in super().undo()
         )
 
-    def preflight(self, connection: psycopg.Connection[Any]) -> list[Finding]:
+    def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
         """Also: may it refer there, is what it refers to unique, and does an index serve deletes there."""
         return [
             *self._partitioned(),
             *self._unique(),
             *self._may_refer(connection),
-            *super().preflight(connection),
+            *super().preflight(connection, execute=execute),
             *self._index(),
         ]
 

@@ -155,7 +155,7 @@ class IndexChange(Change):
         tables = (table for table in self.catalog.tables if table.schema == self.table.schema)
         return next((index for table in tables for index in table.indexes if index.name == self.spec.name), None)
 
-    def preflight(self, connection: psycopg.Connection[Any]) -> list[Finding]:
+    def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
         """Standby, kind of relation, ownership, long transactions, INVALID indexes, lag, disk."""
         return [
             *preflight.standby(connection),
