@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,13 @@ class Shop:
     target: Target
     plan: Path
     folder: Path
+    map: Mapping[str, str] = field(default_factory=dict)
+    variable: str = "SHOP_URL"
 
     def context(self, *, apply: bool = True, **settings: Any) -> Context:
         """A new opening, as a new process would have it."""
-        chosen: dict[str, Any] = {"budget_s": 8.0, "plan": self.plan, "out": self.folder / "out", **settings}
-        return open_context(Settings(target="env:SHOP_URL", apply=apply, **chosen))
+        defaults: dict[str, Any] = {"budget_s": 8.0, "plan": self.plan, "out": self.folder / "out", "map": self.map}
+        return open_context(Settings(**{"target": f"env:{self.variable}", "apply": apply, **defaults, **settings}))
 
     def playbook(self, *, apply: bool = True, **settings: Any) -> Playbook:
         """The plan opened on the shop."""
