@@ -10,14 +10,12 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from playbook import figures, trees
-from playbook.charts import Chart, speedup_chart
 from playbook.outcome import decide, status
 from playbook.results import Comparison, Finding, Limit, Promise, Step, Text, shown
 from playbook.table import FRAME, Cell, Row, Shown, code, folded, judged, number, small, table
 from playbook.target.sql import Statement
 
 __all__ = [
-    "Chart",
     "Shown",
     "banner",
     "expected_table",
@@ -259,6 +257,20 @@ def _comment(number_: int, statement: Statement) -> str:
         facts.append("blocks no writer, may take long")
     lines = (f"{number_}. {statement.purpose}", "   " + "; ".join(facts))
     return "\n".join("-- " + shown(line).replace("\n", " ").rstrip() for line in lines)
+
+
+def speedup_chart(rows: Iterable[Any]) -> Shown:
+    """The speed-ups of comparisons with their intervals on a log axis; see `playbook.charts`.
+
+    `rows` are comparisons as results.json has them, or objects with these fields. Without a single speed-up, a sentence
+    says so.
+    """
+    comparisons: list[Comparison] = _read(Comparison, rows)
+    if not any(each.speedup for each in comparisons):
+        return Shown("<p>No speed-up was measured.</p>", "No speed-up was measured.")
+    from playbook import charts  # here, since matplotlib takes a second to import
+
+    return charts.speedup_chart(comparisons)
 
 
 def _held(wanted: str, held: Iterable[Limit | Promise]) -> Shown:

@@ -24,7 +24,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
-from scipy.stats import mannwhitneyu
 
 from playbook.evidence.noise import Blocks, Floats, log_median, noise_of
 from playbook.evidence.pace import FEWEST, Pace
@@ -128,6 +127,8 @@ def ratio(before: Blocks, after: Blocks) -> Ratio:
     sides = [[_array(block) for block in side if len(block)] for side in (before, after)]
     if not all(sides):
         raise ValueError("there is no round to compare")
+    from scipy.stats import mannwhitneyu  # here, since it takes a second to import and a dry run judges nothing
+
     effect = log_median(np.concatenate(sides[0])) - log_median(np.concatenate(sides[1]))
     noise = noise_of(effect, *sides)
     levels = [[log_median(block) for block in side] for side in sides]

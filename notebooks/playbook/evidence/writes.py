@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import psycopg
 from psycopg.pq import ExecStatus
-from scipy.stats import binom
 
 from playbook.errors import TargetError, one_line
 from playbook.evidence.probes import SIDES, Connect, Probes, Row, Side, WriteChange, probe_tables
@@ -135,6 +134,8 @@ def _percent(ratios: Sequence[float]) -> tuple[float, float, float]:
     percentile bootstrap's interval of the median included 1 in 91 % of the cases, this one in 96 to 99 %.
     """
     ordered = 100 * (np.sort(np.asarray(ratios)) - 1)
+    from scipy.stats import binom  # here, since it takes a second to import
+
     below = max(int(binom.ppf(0.025, len(ordered), 0.5)), 1)
     return float(np.median(ordered)), float(ordered[below - 1]), float(ordered[-below])
 
