@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-pytest_plugins = ("tests.fix_servers", "tests.fix_shop", "tests.fix_prisma", "tests.fix_results")
+pytest_plugins = ("tests.fix_servers", "tests.fix_shop", "tests.fix_prisma", "tests.fix_results", "tests.fix_cache")
 
 _HOME = pytest.StashKey[str]()
 

@@ -165,9 +165,9 @@ class Cluster:
             shutil.rmtree(new)
         account.make_folder(new, 0o700)
         if not self._password.exists():
-            _write_secret(self._password, secrets.token_urlsafe(24))
+            write_secret(self._password, secrets.token_urlsafe(24))
         try:
-            _write_secret(handed, self.password())
+            write_secret(handed, self.password())
             account.give(handed)
             command = [programs.program("initdb"), "-D", new, "-U", SUPERUSER, f"--pwfile={handed}", *INITDB_OPTIONS]
             made = account.run(command, keeps=outer)
@@ -184,7 +184,7 @@ class Cluster:
         done = account.run(command, feed=f"ALTER ROLE {SUPERUSER} PASSWORD '{new}'\n", keeps=outer)
         if done.returncode != 0:
             raise EmbeddedError(f"{self._password} was lost, and no new password could be set: {_gravest(done.stdout)}")
-        _write_secret(self._password, new)
+        write_secret(self._password, new)
 
     def _launch(self, account: Account, programs: Binaries) -> None:
         config = self.folder / "settings.conf"
@@ -240,7 +240,8 @@ class Cluster:
         return True
 
 
-def _write_secret(path: Path, secret: str) -> None:
+def write_secret(path: Path, secret: str) -> None:
+    """Write `secret` into a file that only we can read, whole or not at all."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:

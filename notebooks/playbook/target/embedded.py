@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from playbook.errors import EmbeddedError
 from playbook.target import postmaster, supervisor
@@ -22,6 +23,8 @@ from playbook.target.postmaster import SUPERUSER, address
 _NAME = "postgres-playbook"
 _RELEASE_LIMIT_S = 10.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class Server:
         return address(self.host, self.port) | {"user": self.user, "password": self.password, "dbname": dbname}
 
 
-class Lease:
-    """A hold on the embedded server: it runs at least until `release`, or the end of this process however it comes."""
+class Lease(Generic[S]):
+    """A hold on an embedded server: it runs at least until `release`, or the end of this process however it comes."""
 
-    def __init__(self, server: Server, cluster: Cluster, leases: Leases, lock: FileLock) -> None:
+    def __init__(self, server: S, process: supervisor.Stoppable, leases: Leases, lock: FileLock) -> None:
         self.server = server
-        self._cluster, self._leases, self._pid = cluster, leases, os.getpid()
+        self._process, self._leases, self._pid = process, leases, os.getpid()
         self._lock: FileLock | None = lock
         atexit.register(self.release)
 
@@ -61,9 +64,9 @@ class Lease:
         self._leases.end(lock)
         # Should others be busy starting or stopping it, or the home be gone: the supervisor sees to the rest.
         with contextlib.suppress(EmbeddedError, OSError), self._leases.exclusively(_RELEASE_LIMIT_S):
-            supervisor.retire(self._cluster, self._leases)
+            supervisor.retire(self._process, self._leases)
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Lease[S]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,7 +108,7 @@ def default_home() -> Path:
         raise EmbeddedError("this account has no home folder: set PLAYBOOK_HOME to a folder of your own") from None
 
 
-def acquire(home: Path | None = None, progress: Callable[[str], None] | None = None) -> Lease:
+def acquire(home: Path | None = None, progress: Callable[[str], None] | None = None) -> Lease[Server]:
     """Hold the embedded server of `home` (default: `default_home()`), made and started when it does not run.
 
     Everybody who acquires the same home shares one server. `progress` is told now and then, in a line, what is being
@@ -116,26 +119,39 @@ def acquire(home: Path | None = None, progress: Callable[[str], None] | None = N
     """
     say = progress or (lambda _: None)
     home = Path(home).expanduser().resolve() if home else default_home().resolve()
-    with _usable(home):
-        folder = _folder(home)
-        cluster, leases = Cluster(folder), Leases(folder)
-        with leases.exclusively(START_LIMIT_S + 60, say):
-            leases.clear()
-            lock = leases.new()
-            try:
-                supervisor.post(folder)
-                found = cluster.ensure_running(leases.lock, say)
-                server = Server(home, found.host, found.port, SUPERUSER, cluster.password())
-            except BaseException:
-                leases.end(lock)
-                raise
-    return Lease(server, cluster, leases, lock)
+    with usable(home):
+        cluster = Cluster(own_folder(_place(home)))
+
+        def start(outer: FileLock) -> Server:
+            found = cluster.ensure_running(outer, say)
+            return Server(home, found.host, found.port, SUPERUSER, cluster.password())
+
+        return hold(cluster, start, say)
+
+
+def hold(process: supervisor.Stoppable, start: Callable[[FileLock], S], say: Callable[[str], None]) -> Lease[S]:
+    """A lease on the server `process`, which `start` makes run under the lock over starting and stopping.
+
+    Raises:
+        EmbeddedError: others kept that lock too long, or what `start` raises.
+    """
+    leases = Leases(process.folder)
+    with leases.exclusively(START_LIMIT_S + 60, say):
+        leases.clear()
+        lock = leases.new()
+        try:
+            supervisor.post(process)
+            server = start(leases.lock)
+        except BaseException:
+            leases.end(lock)
+            raise
+    return Lease(server, process, leases, lock)
 
 
 def status(home: Path | None = None) -> Status:
     """What stands in `home` now; changes nothing, and waits for nobody."""
     home = Path(home).expanduser().resolve() if home else default_home().resolve()
-    with _usable(home):
+    with usable(home):
         folder = _place(home)
         cluster = Cluster(folder)
         running, found = cluster.running(), postmaster.find(cluster.data)
@@ -156,15 +172,18 @@ def _place(home: Path) -> Path:
     return home / f"postgres-{wheel_binaries().major}"
 
 
-def _folder(home: Path) -> Path:
-    """The folder of our server in `home`; made with all that is missing above it, and ours alone."""
-    folder = _place(home)
+def own_folder(folder: Path) -> Path:
+    """The folder of a server, which stands in a home; made with all that is missing above it, and ours alone.
+
+    Raises:
+        EmbeddedError: it is another account's.
+    """
     for path in (*reversed(folder.parents), folder):
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             # Only what we have just made: as root the server's account must get through, and at the bottom everybody
             # who wants to reach the socket.
-            if _is_root() or path in (home, folder):
+            if _is_root() or path in (folder.parent, folder):
                 path.chmod(0o755)
     owner = folder.stat().st_uid
     if hasattr(os, "geteuid") and owner != os.geteuid():
@@ -176,7 +195,7 @@ def _folder(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _usable(home: Path) -> Iterator[None]:
+def usable(home: Path) -> Iterator[None]:
     """Turn what the operating system refuses into one line that names the cause and the remedy."""
     try:
         yield
