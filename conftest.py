@@ -9,7 +9,16 @@ import tempfile
 
 import pytest
 
-pytest_plugins = ("tests.fix_servers", "tests.fix_shop", "tests.fix_prisma", "tests.fix_results", "tests.fix_cache")
+pytest_plugins = (
+    "tests.fix_servers",
+    "tests.fix_postgres15",
+    "tests.fix_postgres16",
+    "tests.fix_pgbouncer",
+    "tests.fix_shop",
+    "tests.fix_prisma",
+    "tests.fix_results",
+    "tests.fix_cache",
+)
 
 _HOME = pytest.StashKey[str]()
 

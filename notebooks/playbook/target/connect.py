@@ -16,7 +16,7 @@ from playbook.errors import Unreachable, Unsupported, UsageError, one_line
 
 SUPPORTED = range(13, 19)
 """Major versions that are accepted."""
-TESTED = (18,)
+TESTED = (15, 16, 18)
 """Major versions that the project's own tests cover; others are named as untested at connect."""
 CONNECT_TIMEOUT_S = 10
 
