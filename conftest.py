@@ -18,6 +18,7 @@ pytest_plugins = (
     "tests.fix_prisma",
     "tests.fix_results",
     "tests.fix_cache",
+    "tests.fix_service",
 )
 
 _HOME = pytest.StashKey[str]()

@@ -19,6 +19,7 @@ FLOORS = [
     {"errors"},
     {"target"},
     {"settings"},
+    {"service"},
     {"plan"},
     {"evidence"},
     {"changes"},
@@ -79,7 +80,10 @@ def requirements(text):
 
 def test_pyproject_and_requirements_hold_the_same_ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {*project["dependencies"], *project["optional-dependencies"]["test"]}
+    declared = {
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    }
     listed = requirements((ROOT / "requirements.txt").read_text())
     assert listed == {*declared, "-e ."}
 

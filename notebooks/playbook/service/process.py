@@ -1,0 +1,152 @@
+"""The service as a process of its own on a free loopback port. It ends with its starter, killed ones included."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from playbook.errors import EmbeddedError, one_line
+from playbook.service.switches import Switches
+
+_ROOT = Path(__file__).resolve().parents[2]
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 10.0
+
+
+class Running:
+    """A service that was started: `url` is where it answers. Used as a context manager it ends with the block."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, switches: Switches) -> None:
+        self._process = process
+        self.url = url
+        self.switches = switches
+
+    @property
+    def pid(self) -> int:
+        """The process that answers."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ends it; done twice it does nothing."""
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(conninfo: Mapping[str, Any], switches: Switches) -> Running:
+    """Starts the service on the database of `conninfo`; returns when it answers.
+
+    The connection's password goes through a pipe: it stands in no process list, environment or file.
+
+    Raises:
+        EmbeddedError: it did not come up; the message holds its last words.
+    """
+    path = os.pathsep.join(str(entry) for entry in (_ROOT, *sys.path) if entry)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        if url := _begin(process, {"conninfo": dict(conninfo), "switches": switches.on()}):
+            return Running(process, url, switches)
+        process.kill()
+        process.communicate()
+        raise EmbeddedError(f"the reference service did not start: {_last_words(errors)}")
+
+
+def _begin(process: subprocess.Popen[str], settings: Mapping[str, Any]) -> str:
+    """Hands the settings to the child; its URL once it answers, or nothing."""
+    assert process.stdin
+    assert process.stdout
+    try:
+        process.stdin.write(json.dumps(settings) + "\n")
+        process.stdin.flush()
+        if select.select([process.stdout], [], [], START_LIMIT_S)[0] and (told := process.stdout.readline()):
+            return str(json.loads(told)["url"])
+    except OSError:
+        pass  # it has ended already: what it said tells why
+    return ""
+
+
+def _last_words(errors: IO[str]) -> str:
+    errors.seek(0)
+    lines = errors.read().strip().splitlines()
+    return one_line(lines[-1]) if lines else "it said nothing"
+
+
+def listen(port: int = 0) -> socket.socket:
+    """A socket on loopback; port 0 takes a free one."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """`http://127.0.0.1:41234`."""
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def make_server(conninfo: Mapping[str, Any], switches: Switches) -> Any:
+    """A uvicorn server of the application, yet to be run; it logs no requests."""
+    import uvicorn
+
+    from playbook.service.api import create_app
+    from playbook.service.engine import make_engine
+
+    app = create_app(make_engine(conninfo, switches), switches)
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    )
+
+
+def main() -> None:
+    """The child: settings from the first line of stdin, the URL on stdout, the end of stdin is the end."""
+    given = json.loads(sys.stdin.readline())
+    server = make_server(given["conninfo"], Switches.of(given["switches"]))
+    listening = listen()
+
+    def end_with_starter() -> None:
+        sys.stdin.read()  # ends when the starter closes its end, or is gone
+        server.should_exit = True
+        time.sleep(STOP_LIMIT_S / 2)
+        os._exit(0)  # a request that hangs does not hold it
+
+    def tell_when_started() -> None:
+        while not server.started:
+            time.sleep(0.01)
+        print(json.dumps({"url": address(listening)}), flush=True)
+
+    for work in (end_with_starter, tell_when_started):
+        threading.Thread(target=work, daemon=True).start()
+    server.run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()
