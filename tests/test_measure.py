@@ -10,7 +10,7 @@ import time
 import pytest
 
 from playbook.evidence.measure import Measurement, measure, yardsticks
-from playbook.evidence.rounds import Session, share
+from playbook.evidence.rounds import REPEATS, Session, share
 from playbook.plan.workload import Bound
 
 QUICK = Bound("quick", "common", "SELECT count(*) FROM items WHERE id < $1", ("50",))
@@ -54,6 +54,23 @@ def test_the_time_is_the_clients_to_the_last_row(connect):
     (measured,) = measure(connect, [wide], rounds=7, budget_s=20)
     assert measured.rows == 5000
     assert measured.median_ms > measured.plan.execution_ms
+
+
+def test_a_short_query_runs_several_times_a_round_and_the_median_counts(connect):
+    long = Bound("long", "common", "SELECT count(*) FROM generate_series(1, 300000)")
+    with connect() as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+    measured = by_name(measure(connect, [TINY, long], rounds=10, budget_s=20))
+    assert {query: each.rounds for query, each in measured.items()} == {"tiny": 10, "long": 10}
+    with connect() as connection:
+        calls = dict(
+            connection.execute(
+                "SELECT query, calls FROM pg_stat_statements "
+                "WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ).fetchall()
+        )
+    assert calls["SELECT $1"] >= 10 * REPEATS
+    assert calls["SELECT count(*) FROM generate_series($1, $2)"] < 20
 
 
 def test_a_query_slower_than_its_share_gets_fewer_rounds_and_the_others_all(connect):
