@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlglot import exp, parse_one
 
-from playbook.errors import Ambiguous, NotFound, PlanError
+from playbook.errors import Ambiguous, NotFound, PlanError, UsageError
 from playbook.plan.names import Names
 from playbook.target.catalog import Catalog, Column, Table, read
 from playbook.target.sql import quote
@@ -92,6 +92,27 @@ def test_singulars_plurals_and_near_spellings_are_only_suggested(plan: str, targ
         names(table(target), table("zebra")).relation(plan)
 
 
+def test_the_option_that_maps_a_name_is_written_out_where_one_relation_is_likely_meant():
+    def reason(name: str, *tables: Table, path: tuple[str, ...] = ("public",), **mappings: Any) -> str:
+        with pytest.raises(NotFound) as refused:
+            names(*tables, path=path, **mappings).relation(name)
+        return str(refused.value)
+
+    archived = (table("public.Proposal"), table("archive.Proposal"))
+    assert reason("proposals", *archived).endswith("--map proposals=Proposal")
+    assert reason("proposals", *archived, path=()).endswith("--map proposals=NAME")
+    assert reason("proposals", table("public.Propsal")).endswith("--map proposals=NAME")
+    assert reason("proposals", table("my app.Proposals")).endswith("--map 'proposals=my app.Proposals'")
+    assert reason("proposals", table("zebra")).endswith(
+        "nor one of a near name; if it has another: --map proposals=NAME"
+    )
+    wrong = reason("proposals", table("Offer"), user={"proposals": "Offers"})
+    assert wrong == (
+        'proposals is mapped to Offers: the target has no relation Offers; near names: public."Offer"; map it: '
+        "--map proposals=Offer"
+    )
+
+
 def test_a_users_mapping_wins_over_an_exact_name():
     found = names(table("audit_logs"), table("AuditTrail"), user={"audit_logs": "AuditTrail"})
     assert found.relation("audit_logs").name == "AuditTrail"
@@ -111,6 +132,31 @@ def test_a_mapping_can_name_another_schema_and_names_with_dots():
 def test_a_mapping_to_nothing_is_an_error_that_names_it():
     with pytest.raises(NotFound, match=r"logs is mapped to AuditTrial: .*near names: public\.\"AuditTrail\""):
         names(table("AuditTrail"), user={"logs": "AuditTrial"}).relation("logs")
+
+
+def test_a_mapping_is_checked_as_a_whole():
+    tables = (table("AuditTrail", "actor"), table("app.Logs", "userId"))
+    good = {
+        "audit_logs": "AuditTrail",
+        "audit_logs.user_id": "actor",
+        "app.events": "app.Logs",
+        "app.logs.who": "userId",
+    }
+    names(*tables, user=good).check_mapping()
+    for pair, why in {
+        (
+            "audit_logs",
+            "AuditTrial",
+        ): "--map audit_logs=AuditTrial: the target has no relation AuditTrial; near names: pub",
+        (
+            "AuditTrail.user_id",
+            "actr",
+        ): "--map AuditTrail.user_id=actr: .* has no column actr; near names: actor; map it",
+        ("nowhere.user_id", "actor"): "--map nowhere.user_id=actor: the target has no relation actor",
+        ("audit_logs", "a.b.c"): "--map audit_logs=a.b.c: a.b.c is no relation: write NAME or SCHEMA.NAME",
+    }.items():
+        with pytest.raises(UsageError, match=why):
+            names(*tables, user=dict([pair])).check_mapping()
 
 
 @pytest.mark.parametrize("mapped", ["", "a.b.c", "a.", 'x"y'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.fix_prisma import READER
 
 PHASES = ("1.1", "3.2", "4.1")
 EXPECTED = {
@@ -37,11 +38,63 @@ def test_the_unchanged_plan_finds_a_status_and_a_reason_for_each_step(prisma):
 @pytest.mark.parametrize(
     ("step", "suggested"),
     [
-        ("1.1/idx_approval_execution_status_workflow_started", 'public."ApprovalExecution"'),
-        ("4.1/check_quantity_positive", 'public."ProposalProduct"'),
+        (
+            "1.1/idx_approval_execution_status_workflow_started",
+            'public."ApprovalExecution"; map it: --map approval_executions=ApprovalExecution',
+        ),
+        (
+            "4.1/check_quantity_positive",
+            'public."ProposalProduct"; map it: --map proposal_products=ProposalProduct',
+        ),
     ],
 )
 def test_a_singular_table_is_suggested_where_nobody_mapped_it(prisma, step, suggested):
     state = states(prisma, map={})[step]
     assert state.status == "not_applicable"
-    assert f"near names: {suggested}" in state.reason
+    assert state.reason.endswith(f"near names: {suggested}")
+
+
+def test_a_dry_run_by_a_role_that_may_only_read_plans_each_step_and_query_and_says_what_apply_would_need(
+    prisma, monkeypatch
+):
+    monkeypatch.setenv(prisma.variable, prisma.url_of(READER))
+    phase = prisma.playbook(apply=False).phase("1.1")
+    found = dict(phase.check().steps)
+    assert {id_: state.status for id_, state in found.items()} == {
+        id_: status for id_, (status, _) in EXPECTED.items() if id_ in found
+    }
+    assert found["1.1/idx_content_search_optimization"].reason == (
+        "this role cannot apply it: prisma_reader does not own public.content: GRANT prisma_owner TO prisma_reader; or "
+        "connect as prisma_owner"
+    )
+    before = phase.before()
+    assert {each.query for each in before.measurements if each.plan} == {
+        "user_activity_by_hypothesis", "user_latest_events",
+        "proposals_of_customer_by_status", "proposal_count_of_customer_by_status", "customers_by_proposals_in_status",
+        "content_picker", "content_picker_total", "content_counts_by_category",
+        "approval_queue", "approval_queue_total", "approval_load_by_workflow",
+    }  # fmt: skip
+    assert not before.left_out
+    assert {each.reason for step in phase.verdict().steps for each in step.comparisons} == {
+        "planned only, nothing was executed"
+    }
+
+
+def test_a_role_that_may_only_read_is_blocked_where_steps_may_be_applied(prisma, monkeypatch):
+    monkeypatch.setenv(prisma.variable, prisma.url_of(READER))
+    state = dict(prisma.playbook().phase("1.1").check().steps)["1.1/idx_content_search_optimization"]
+    assert (state.status, state.reason) == (
+        "blocked",
+        "prisma_reader does not own public.content: GRANT prisma_owner TO prisma_reader; or connect as prisma_owner",
+    )
+
+
+def test_what_another_index_covers_is_not_shown_as_to_be_run(prisma):
+    preview = prisma.playbook().phase("1.1").preview()
+    assert [id_ for id_, statements, undo in preview.steps if not statements and not undo] == [
+        "1.1/idx_validation_issues_entity_severity_status"
+    ]
+
+
+def test_tables_are_told_from_those_of_the_same_name_in_another_schema(prisma):
+    assert prisma.playbook().step("1.1/idx_proposal_status_customer_created").tables == ["public.proposals"]

@@ -96,6 +96,7 @@ def open_context(settings: Settings, progress: Progress = silent) -> Context:
         catalog = catalogs.read(connection)
     store = FileStore(settings.journal) if settings.journal else TargetStore(target.connect)
     names = Names(catalog, settings.map, plan.map)
+    names.check_mapping()
     return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress)
 
 

@@ -151,7 +151,7 @@ class Phase:
 
     @property
     def tables(self) -> list[str]:
-        """The names, on the target, of the relations that the steps touch."""
+        """The quoted names, with their schemas, of the target's relations that the steps touch."""
         names = [name for step in self.steps if step.change for name in step.change.tables]
         return list(dict.fromkeys(names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -59,15 +60,18 @@ class Step:
         return self._context.journal.entry(self.id)
 
     def statements(self) -> tuple[Statement, ...]:
-        """What `apply` would run, in order; empty where the step does not apply."""
-        return self.change.statements() if self.change else ()
+        """What `apply` would run, in order; empty where the step does not apply, or another object serves already."""
+        return () if self.change is None or self._is_covered() else self.change.statements()
 
     def undo_statements(self) -> tuple[Statement, ...]:
         """What `undo` would run: from the journal when the step was applied, else from the plan."""
         entry = self.entry()
         if entry and entry.status in APPLIED:
             return entry.undo
-        return self.change.undo() if self.change else ()
+        return () if self.change is None or self._is_covered() else self.change.undo()
+
+    def _is_covered(self) -> bool:
+        return self.change is not None and self.change.stands().standing == "covered"
 
     def check(self) -> State:
         """Where the step stands, from the journal, the catalog and the preflight; changes nothing."""
@@ -109,9 +113,10 @@ class Step:
         assert self.change is not None
         findings = tuple(self._shown(finding) for finding in self._findings(self.change, connection))
         entry = self.entry()
-        blockers = [finding for finding in findings if finding.concern == "blocked"]
-        if blockers:
-            reason = "; ".join(f"{finding.detail}: {finding.remedy}" for finding in blockers)
+        applies = self._context.settings.applies
+        blocking = {"blocked", "privilege"} if applies else {"blocked"}
+        if blockers := [finding for finding in findings if finding.concern in blocking]:
+            reason = _told(blockers)
             if entry and entry.status == "applied":
                 return State("applied", f"{self._by(entry)}; not validated yet: {reason}")
             if entry and entry.status == "applying":
@@ -123,7 +128,9 @@ class Step:
             return State("planned", f"run {entry.run_id} added it NOT VALID; every row is right now", findings)
         if entry and entry.status == "applied":
             return State("planned", f"run {entry.run_id} applied it, and others have dropped it since", findings)
-        return State("planned", self.change.stands().reason, findings)
+        lacks = [finding for finding in findings if finding.concern == "privilege"]
+        needs = f"this role cannot apply it: {_told(lacks)}" if lacks else ""
+        return State("planned", "; ".join(filter(None, (self.change.stands().reason, needs))), findings)
 
     def _findings(self, change: Change, connection: psycopg.Connection[Any]) -> list[Finding]:
         return change.preflight(connection, execute=self._context.settings.measures)
@@ -173,6 +180,11 @@ class Step:
             return State("undone", "nothing of it is applied")
         undo_step(self._context, entry, status=status, reason=reason)
         return State(status, reason)
+
+
+def _told(findings: Sequence[Finding]) -> str:
+    """What was found, each with its remedy."""
+    return "; ".join(f"{finding.detail}: {finding.remedy.rstrip(';')}" for finding in findings)
 
 
 def planned_steps(context: Context) -> list[Step]:

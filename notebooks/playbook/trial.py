@@ -91,6 +91,8 @@ class Trial:
         self, step: Step, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]
     ) -> list[Comparison]:
         """The step's queries before and after, beside the controls; one that was left out says why."""
+        if step.change is None:
+            return []
         cases = self.cases(step)
         out = [name for name in step.spec.claims if name in self.left_out]
         missing = [Measurement(name, "common", error=self.left_out[name]) for name in out]

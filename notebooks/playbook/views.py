@@ -58,7 +58,7 @@ def checked(answer: answers.Checked) -> Shown:
     """Each step's status with its reason, and what the preflight found."""
     rows = []
     for step, state in answer.steps:
-        findings = [finding for finding in state.findings if finding.concern != "blocked"]
+        findings = [finding for finding in state.findings if finding.concern not in {"blocked", "privilege"}]
         rows.append(
             Row(
                 (

@@ -15,13 +15,14 @@ from playbook.target.catalog import Catalog
 from playbook.target.sql import Statement
 
 Standing = Literal["absent", "exists", "covered", "other", "unfinished", "begun"]
-Concern = Literal["blocked", "warn", "not_checked"]
+Concern = Literal["blocked", "privilege", "warn", "not_checked"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One answer of a preflight: what was found, and what mends it.
 
+    A missing `privilege` blocks where steps may be applied; a dry run, which does without it, goes on and says so.
     `keys` name the rows it speaks of, a few of them; on a foreign target they are masked unless asked for.
     """
 
@@ -69,7 +70,7 @@ class Change(ABC):
     @property
     @abstractmethod
     def tables(self) -> tuple[str, ...]:
-        """The names, on the target, of the relations it touches."""
+        """The quoted names, with their schemas, of the target's relations that it touches."""
 
     @abstractmethod
     def statements(self) -> tuple[Statement, ...]:

@@ -65,7 +65,7 @@ class Constraint(Change):
     @property
     def tables(self) -> tuple[str, ...]:
         """The constrained table."""
-        return (self.table.name,)
+        return (self.table.qualified,)
 
     @property
     def locked(self) -> str:

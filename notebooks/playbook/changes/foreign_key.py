@@ -60,7 +60,7 @@ class ForeignKey(Constraint):
     @property
     def tables(self) -> tuple[str, ...]:
         """The referring table and the referenced one."""
-        return self.table.name, self.referenced.name
+        return self.table.qualified, self.referenced.qualified
 
     @property
     def locked(self) -> str:
@@ -125,7 +125,7 @@ class ForeignKey(Constraint):
             return []
         user = preflight.current_user(connection)
         remedy = f"GRANT REFERENCES ON {self.referenced.qualified} TO {quote(user)};"
-        return [Finding("blocked", f"{user} may not refer to {self.referenced.qualified}", remedy)]
+        return [Finding("privilege", f"{user} may not refer to {self.referenced.qualified}", remedy)]
 
     def _index(self) -> list[Finding]:
         for index in self.table.indexes:

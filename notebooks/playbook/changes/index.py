@@ -109,7 +109,7 @@ class IndexChange(Change):
     @property
     def tables(self) -> tuple[str, ...]:
         """The indexed table."""
-        return (self.table.name,)
+        return (self.table.qualified,)
 
     @property
     def qualified(self) -> str:

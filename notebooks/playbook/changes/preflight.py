@@ -40,24 +40,18 @@ def ownership(connection: psycopg.Connection[Any], table: Table, *, creates: boo
 
     What `creates` a relation needs CREATE on the schema too.
     """
-    user = current_user(connection)
+    user, worker = current_user(connection), table.owner
     findings = []
     if not _one(connection, "SELECT pg_catalog.pg_has_role(current_user, %s::name, 'USAGE')", table.owner):
-        findings.append(
-            Finding(
-                "blocked",
-                f"{user} does not own {table.qualified}",
-                f"GRANT {quote(table.owner)} TO {quote(user)}; or connect as {table.owner}",
-            )
-        )
-    if creates and not _one(connection, "SELECT pg_catalog.has_schema_privilege(%s, 'CREATE')", quote(table.schema)):
-        findings.append(
-            Finding(
-                "blocked",
-                f"{user} may not create in schema {table.schema}",
-                f"GRANT CREATE ON SCHEMA {quote(table.schema)} TO {quote(user)};",
-            )
-        )
+        remedy = f"GRANT {quote(table.owner)} TO {quote(user)}; or connect as {table.owner}"
+        findings.append(Finding("privilege", f"{user} does not own {table.qualified}", remedy))
+    else:
+        worker = user
+    # Who is to be the owner, or its member, has what the owner has.
+    may_create = "SELECT pg_catalog.has_schema_privilege(%s::name, %s, 'CREATE')"
+    if creates and not _one(connection, may_create, worker, quote(table.schema)):
+        remedy = f"GRANT CREATE ON SCHEMA {quote(table.schema)} TO {quote(worker)};"
+        findings.append(Finding("privilege", f"{worker} may not create in schema {table.schema}", remedy))
     return findings
 
 
@@ -99,7 +93,8 @@ def disk(needed_bytes: int | None) -> list[Finding]:
     if needed_bytes is None:
         detail = "expected size unknown: the table was never analysed; free disk cannot be asked with SQL"
     else:
-        detail = f"needs about {needed_bytes / 2**20:.1f} MB, and as much WAL; free disk cannot be asked with SQL"
+        needed = f"{needed_bytes / 2**20:.1f} MB" if needed_bytes >= 2**20 else f"{-(-needed_bytes // 1024)} kB"
+        detail = f"needs about {needed}, and as much WAL; free disk cannot be asked with SQL"
     return [Finding("not_checked", detail, "look at the server's free disk (df)")]
 
 

@@ -253,11 +253,13 @@ def _comparison(
 
 
 def _judged(before: Measurement, after: Measurement, moved: Drift) -> Judgement:
+    if not before.rounds and not before.error and not after.rounds:
+        return Judgement(None, None, None, "not measured", "planned only, nothing was executed")
+    if before.error and before.error == after.error:
+        return Judgement(None, None, None, "not measured", before.error)
     errors = [f"{when}: {each.error}" for when, each in (("before", before), ("after", after)) if each.error]
     if errors:
         return Judgement(None, None, None, "not measured", "; ".join(errors))
-    if not before.rounds and not after.rounds:
-        return Judgement(None, None, None, "not measured", "planned only, nothing was executed")
     return judge(before.blocks, after.blocks, buffers=(before.buffers, after.buffers), drift=moved)
 
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from playbook.errors import Ambiguous, NotFound, PlanError
+from playbook.errors import Ambiguous, NotFound, PlanError, PlaybookError, UsageError
 from playbook.plan import rewriting
 from playbook.target.catalog import Catalog, Column, Table
 from playbook.target.sql import quote
@@ -78,6 +79,23 @@ class Names:
         """The type of `column(relation, name)` as the target has it (`timestamp without time zone`, `text[]`)."""
         return self.column(relation, name).type
 
+    def check_mapping(self) -> None:
+        """Sees to it that every name that the user mapped was mapped to something.
+
+        Raises:
+            UsageError: one was not; near names are suggested.
+        """
+        for name, target in self._mapping.items():
+            owner, _, column = name.rpartition(".")
+            try:
+                if owner and (table := self._found(owner)) is not None:
+                    self.find_column(owner, table, column)
+                else:
+                    self.relation(name)
+            except PlaybookError as error:
+                why = str(error).removeprefix(f"{name} is mapped to {target}: ")
+                raise UsageError(f"{_map(name, target)}: {why}") from None
+
     def rewrite(self, sql: str, *, keep_names: bool = False) -> str:
         """A SELECT of the plan with the target's names: only identifiers are replaced, all else byte for byte.
 
@@ -116,16 +134,23 @@ class Names:
             raise Ambiguous(f"{table.qualified} has {either} for {name}; map it: --map {relation}.{name}=COLUMN")
         return folded[0] if folded else self._mapped_column(self._plan_mapping, relation, table, name)
 
-    def no_column(self, relation: str, table: Table, name: str) -> str:
-        """Why `name` is no column of `table`, with what is near and how to map it."""
-        near = [quote(column) for column in _near(name, (column.name for column in table.columns))]
-        hint = f"near names: {', '.join(near)}; " if near else ""
-        return f"{table.qualified} has no column {name}; {hint}map it: --map {relation}.{name}=COLUMN"
+    def no_column(self, relation: str, table: Table, name: str, mapped: str | None = None) -> str:
+        """Why `name` is no column of `table`, with what is near and how to map it, or what was `mapped` to it."""
+        near, counterparts = _near(name, (column.name for column in table.columns))
+        hint = f"near names: {', '.join(map(quote, near))}; " if near else ""
+        meant = rewriting.spelt(near[0]) if counterparts and len(near) == 1 else "COLUMN"
+        return f"{table.qualified} has no column {name}; {hint}map it: {_map(f'{relation}.{mapped or name}', meant)}"
 
     def is_visible(self, table: Table) -> bool:
         """Whether the bare name means this relation, given the search_path."""
         schemas = (schema for schema in self.catalog.search_path if self.catalog.table(schema, table.name))
         return next(schemas, None) == table.schema
+
+    def _found(self, name: str) -> Table | None:
+        try:
+            return self.relation(name)
+        except NotFound:
+            return None
 
     def _look_up(self, name: str, kinds: frozenset[str]) -> Table | None:
         schema, plain = _split(name)
@@ -158,7 +183,7 @@ class Names:
     def _mapped(self, name: str, target: str, kinds: frozenset[str]) -> Table:
         if (found := self._look_up(target, kinds)) is not None:
             return found
-        raise NotFound(f"{name} is mapped to {target}: {self._no_relation(target, kinds)}")
+        raise NotFound(f"{name} is mapped to {target}: {self._no_relation(target, kinds, name)}")
 
     def _mapped_column(self, mapping: Mapping[str, str], relation: str, table: Table, name: str) -> Column | None:
         keys = (f"{relation}.{name}", f"{table.name}.{name}", f"{table.schema}.{table.name}.{name}")
@@ -169,15 +194,19 @@ class Names:
         alike = [column for column in table.columns if fold(column.name) == fold(wanted)]
         if found := table.column(wanted) or (alike[0] if len(alike) == 1 else None):
             return found
-        raise NotFound(f"{relation}.{name} is mapped to {target}: {self.no_column(relation, table, wanted)}")
+        raise NotFound(f"{relation}.{name} is mapped to {target}: {self.no_column(relation, table, wanted, name)}")
 
     def _taken(self, relation: str, table: Table) -> set[str]:
         """The columns that the user gave to names of the plan: no other name means them."""
         owners = {relation, table.name, f"{table.schema}.{table.name}"}
         return {_parts(target)[-1] for key, target in self._mapping.items() if key.rpartition(".")[0] in owners}
 
-    def _no_relation(self, name: str, kinds: frozenset[str]) -> str:
-        """Why there is no such relation: of another kind, outside the search_path, or unknown with near names."""
+    def _no_relation(self, name: str, kinds: frozenset[str], mapped: str | None = None) -> str:
+        """Why there is no such relation: of another kind, outside the search_path, or unknown with near names.
+
+        What to map is `name`, or what was `mapped` to it.
+        """
+        plan = mapped or name
         wanted = " or ".join(what for kind, what in KINDS.items() if kind in kinds)
         if kinds != frozenset(KINDS) and (other := self._look_up(name, frozenset(KINDS))) is not None:
             return f"{other.qualified} is a {KINDS[other.kind]}; a {wanted} is needed"
@@ -186,14 +215,29 @@ class Names:
         if same:
             path = ", ".join(self.catalog.search_path)
             where = f"outside the search_path ({path})" if schema is None else "in another schema"
-            return (
-                f"{name} is only found {where}: {_listed(t.qualified for t in same)}; map it: --map {name}=SCHEMA.NAME"
-            )
-        reach = [table for table in self.catalog.tables if schema is None or fold(table.schema) == fold(schema)]
-        near = _near(plain, (table.name for table in reach if table.kind in kinds))
-        tables = [table.qualified for each in near for table in reach if table.name == each]
-        hint = f"near names: {', '.join(tables[:5])}; " if tables else ""
-        return f"the target has no relation {name}; {hint}map it: --map {name}=NAME"
+            meant = self._one_meant(same) or "SCHEMA.NAME"
+            return f"{name} is only found {where}: {_listed(t.qualified for t in same)}; map it: {_map(plan, meant)}"
+        reach = [
+            table
+            for table in self.catalog.tables
+            if table.kind in kinds and (schema is None or fold(table.schema) == fold(schema))
+        ]
+        near, counterparts = _near(plain, (table.name for table in reach))
+        if not near:
+            return f"the target has no relation {name}, nor one of a near name; if it has another: {_map(plan, 'NAME')}"
+        tables = [table for each in near for table in reach if table.name == each][:5]
+        meant = (self._one_meant(tables) if counterparts else None) or "NAME"
+        listed = ", ".join(table.qualified for table in tables)
+        return f"the target has no relation {name}; near names: {listed}; map it: {_map(plan, meant)}"
+
+    def _one_meant(self, tables: Sequence[Table]) -> str | None:
+        """The one of them that is likely meant, as a mapping spells it: the only one, or the only one in sight."""
+        visible = [table for table in tables if self.is_visible(table)]
+        one = tables if len(tables) == 1 else visible
+        if len(one) != 1:
+            return None
+        names = [one[0].name] if one == visible else [one[0].schema, one[0].name]
+        return ".".join(map(rewriting.spelt, names))
 
 
 def fold(name: str) -> str:
@@ -222,15 +266,20 @@ def _parts(name: str) -> list[str]:
     return parts
 
 
-def _near(name: str, names: Iterable[str]) -> list[str]:
-    """Up to three names that may be meant: singulars and plurals first, then near spellings."""
+def _near(name: str, names: Iterable[str]) -> tuple[list[str], bool]:
+    """Up to three names that may be meant, and whether they are singulars and plurals of it, or only spelt alike."""
     by_fold: dict[str, str] = {}
     for each in names:
         by_fold.setdefault(fold(each), each)
     wanted = fold(name)
     counterparts = [each for each in by_fold if _singular(each) == _singular(wanted)]
-    spelt = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.7)
-    return [by_fold[each] for each in dict.fromkeys(counterparts + spelt)][:3]
+    near = counterparts or difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.7)
+    return [by_fold[each] for each in near][:3], bool(counterparts)
+
+
+def _map(name: str, target: str) -> str:
+    """The option that maps a name, as a shell takes it."""
+    return f"--map {shlex.quote(f'{name}={target}')}"
 
 
 def _singular(word: str) -> str:

@@ -214,7 +214,7 @@ class _Rewriting:
 
     def _relation(self, node: exp.Table, name: str, schema: str | None, scope: Scope) -> tuple[Outputs, bool]:
         """A relation of the target: its columns, and whether its name was replaced."""
-        relation = ".".join(_spelt(part) for part in (schema, name) if part)
+        relation = ".".join(spelt(part) for part in (schema, name) if part)
         with self._located(node.this):
             table = self._names.relation(relation)
         hidden = scope.cte(table.name) is not None or not self._names.is_visible(table)
@@ -448,6 +448,6 @@ class _Rewriting:
         return any(column is not None and column.name != name for column in found)
 
 
-def _spelt(part: str) -> str:
+def spelt(part: str) -> str:
     """A part of a relation's name as mappings spell it."""
     return '"' + part.replace('"', '""') + '"' if "." in part or '"' in part else part
