@@ -26,7 +26,7 @@ FLOORS = [
     {"journal"},
     {"context"},
     {"apply", "step"},
-    {"matrix", "trial", "undoing"},
+    {"application", "matrix", "trial", "undoing"},
     {"answers", "figures", "outcome", "results", "axis"},
     {"parts"},
     {"phase"},
@@ -102,6 +102,7 @@ def test_a_kind_that_can_only_be_planned_says_so():
         "check",
         "not_null",
         "foreign_key",
+        "eager_load",
     }
     assert set(kinds()) >= {"materialized_view", "partition", "eager_load", "pool", "cache"}
 

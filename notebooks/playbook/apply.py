@@ -73,6 +73,9 @@ def _apply_statement(context: Context, step: str, change: Change, position: int,
     sent = context.journal.sent(step, "apply", position)
     if sent.state == "done":
         return
+    if statement.language != "sql":
+        record.done(None)
+        return
     if sent.state == "intent":
         _await_backend(context, sent, statement)
         with context.connect() as connection:
@@ -153,6 +156,9 @@ def _undo_statement(context: Context, entry: Entry, position: int, statement: St
     record = context.journal.record(entry.step, "undo", position, statement)
     sent = context.journal.sent(entry.step, "undo", position)
     if sent.state == "done":
+        return
+    if statement.language != "sql":
+        record.done(None)
         return
     if sent.state == "intent":
         _await_backend(context, sent, statement)

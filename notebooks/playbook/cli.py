@@ -23,7 +23,6 @@ from playbook.matrix import priority_matrix
 from playbook.run import run as run_notebooks
 from playbook.settings import NOTEBOOKS, Settings
 from playbook.target.connect import holds_password
-from playbook.target.opening import open_target
 from playbook.tell import print_matrix, print_steps, print_undone
 
 app = typer.Typer(
@@ -157,20 +156,26 @@ def uninstall(
 @app.command()
 def serve(
     scale: ScaleOption = None,
+    plan: PlanOption = None,
+    journal: JournalOption = None,
     as_found: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--as-found/--optimized", help="As the plan found it, on a pristine copy, or with all its techniques on."
+            "--as-found/--optimized",
+            help="As the plan found it, on a pristine copy, or with every technique on. Default: those applied.",
         ),
-    ] = False,
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
 ) -> None:
     """Run the reference service on the embedded sample, on loopback, until Ctrl-C."""
+    from playbook.application import applied_switches
     from playbook.service import serve as service
+    from playbook.service.switches import Switches
 
     with _status() as progress:
-        target = open_target("embedded", _settings("embedded", scale=scale).scale, progress)
-    service.run(target, as_found=as_found, port=port, say=lambda text: out.print(escape(text)))
+        context = open_context(_settings("embedded", plan=plan, scale=scale, journal=journal), progress)
+    chosen = {None: applied_switches(context), True: None, False: Switches.optimized()}[as_found]
+    service.run(context.target, chosen, port=port, say=lambda text: out.print(escape(text)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

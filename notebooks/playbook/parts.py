@@ -13,6 +13,7 @@ from playbook.journal import APPLIED
 from playbook.results import SCHEMA
 from playbook.step import State, Step
 from playbook.target.connect import Target
+from playbook.target.sql import Statement
 
 COSTS = ("size_bytes", "write_overhead_pct", "write_overhead_ci95")
 """What stands beside every gain: disk, and what writers pay with its 95 % interval."""
@@ -93,5 +94,13 @@ def undo_sql(context: Context) -> str:
     if not applied:
         head.append("-- Nothing is applied.")
     for entry in reversed(applied):
-        head += ["", f"-- {entry.step}".replace("\n", " "), *(str(statement) for statement in entry.undo)]
+        head += ["", f"-- {entry.step}".replace("\n", " "), *map(_in_psql, entry.undo)]
     return "\n".join(head) + "\n"
+
+
+def _in_psql(statement: Statement) -> str:
+    """The statement as it is; what changes an application stands there as a comment."""
+    if statement.language == "sql":
+        return str(statement)
+    lines = [f"in the application: {statement.purpose}", *str(statement).splitlines()]
+    return "\n".join(f"-- {line}" for line in lines)

@@ -249,6 +249,8 @@ def _below(comparison: Comparison) -> tuple[Markup, tuple[str, ...]]:
 
 def _comment(number_: int, statement: Statement) -> str:
     """Comment lines; a line feed in a purpose or a name must not end the comment and start SQL."""
+    if statement.language != "sql":
+        return f"# {number_}. {shown(statement.purpose)}".replace("\n", " ").rstrip()
     lock = f"{statement.lock} on {statement.relation}" if statement.lock and statement.relation else statement.lock
     facts = [f"lock: {lock or 'none'}"]
     if not statement.transactional:

@@ -49,11 +49,23 @@ class Step:
             self._hindrance = State("planned", f"this version plans steps of kind {kind.kind} and carries none out")
             return
         try:
-            self.change = kind(self.spec, self._context.names, self._context.catalog)
+            change = kind(self.spec, self._context.names, self._context.catalog)
         except (Ambiguous, PlanError) as error:
             self._hindrance = State("blocked", str(error))
         except NamesError as error:
             self._hindrance = State("not_applicable", str(error))
+        else:
+            self._place(change)
+
+    def _place(self, change: Change) -> None:
+        if change.of_service and not self._context.target.embedded:
+            reason = (
+                "it changes an application, and the playbook's own runs on the embedded sample only; there the step "
+                "shows what it does, and its tools work in your application as well"
+            )
+            self._hindrance = State("not_applicable", reason)
+        else:
+            self.change = change
 
     def entry(self) -> Entry | None:
         """What the journal knows of the step."""

@@ -59,6 +59,8 @@ class Change(ABC):
     """Planner settings that, switched off, make the change unusable: the other side of the same-rows check."""
     by_plan: ClassVar[bool] = False
     """Whether it works through the planner alone: then a query whose plan stayed the same was not made faster by it."""
+    of_service: ClassVar[bool] = False
+    """Whether it changes the reference service, which runs on the embedded sample and nowhere else."""
     gives_up_on: ClassVar[tuple[type[psycopg.Error], ...]] = ()
     """Errors of a statement after which what its step has made so far is taken back at once."""
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from playbook.changes.change import Change
+from typing import Any
+
+from playbook.changes.application import ApplicationChange
+from playbook.errors import NotFound
 from playbook.plan.model import StepSpec
+from playbook.plan.names import Names
+from playbook.target.catalog import Catalog
 
 
 class EagerLoadSpec(StepSpec):
@@ -14,8 +19,36 @@ class EagerLoadSpec(StepSpec):
     relationships: tuple[str, ...]
 
 
-class EagerLoad(Change):
-    """Planned, not carried out yet: its verbs are still abstract."""
+class EagerLoad(ApplicationChange):
+    """The loader options of one endpoint of the reference service."""
 
     kind = "eager_load"
     Spec = EagerLoadSpec
+    spec: EagerLoadSpec
+
+    def __init__(self, spec: EagerLoadSpec, names: Names, catalog: Catalog) -> None:
+        super().__init__(spec, names, catalog)
+        self._model = _model(spec.root)
+        self.with_it()  # a relationship that is not there is told at once
+
+    def with_it(self) -> str:
+        """The query with its loader options."""
+        from playbook.service import eager
+
+        return eager.code(self._model, self.spec.relationships)
+
+    def without_it(self) -> str:
+        """The loop, with what each line of it asks the database for."""
+        from playbook.service import eager
+
+        return eager.walked(self._model, self.spec.relationships)
+
+
+def _model(table: str) -> type[Any]:
+    # Imported here: the ORM takes a third of a second to load, and most commands need none.
+    from playbook.service.models import Base
+
+    models = {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers}
+    if table not in models:
+        raise NotFound(f"the reference service has no model of {table}; it has {', '.join(sorted(models))}")
+    return models[table]

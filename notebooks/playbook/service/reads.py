@@ -13,10 +13,10 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Numeric, Select, cast, func, select, text
-from sqlalchemy.orm import Session, joinedload, raiseload, selectinload
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
-from playbook.service import views
+from playbook.service import eager, views
 from playbook.service.filters import (
     ApprovalFilters,
     ContentFilters,
@@ -35,7 +35,6 @@ from playbook.service.models import (
     PerformanceBaseline,
     Product,
     Proposal,
-    ProposalProduct,
     User,
     ValidationIssue,
 )
@@ -59,38 +58,17 @@ class Endpoint:
     read: Callable[[Session, Switches, Any, str], Any]
 
 
-PROPOSAL_LIST_OPTIONS: tuple[ORMOption, ...] = (
-    joinedload(Proposal.customer, innerjoin=True),
-    selectinload(Proposal.products).joinedload(ProposalProduct.product, innerjoin=True),
-    selectinload(Proposal.sections),
-    raiseload("*", sql_only=True),
-)
-PROPOSAL_DETAIL_OPTIONS: tuple[ORMOption, ...] = (
-    joinedload(Proposal.customer, innerjoin=True).selectinload(Customer.contacts),
-    joinedload(Proposal.creator, innerjoin=True),
-    joinedload(Proposal.assignee),
-    selectinload(Proposal.products).joinedload(ProposalProduct.product, innerjoin=True),
-    selectinload(Proposal.sections),
-    selectinload(Proposal.approvals).options(
-        joinedload(ApprovalExecution.workflow, innerjoin=True), joinedload(ApprovalExecution.initiator, innerjoin=True)
+PROPOSAL_LIST_OPTIONS = eager.options(Proposal, ("customer", "products.product", "sections"))
+PROPOSAL_DETAIL_OPTIONS = eager.options(
+    Proposal,
+    (
+        *("customer.contacts", "creator", "assignee", "products.product", "sections"),
+        *("approvals.workflow", "approvals.initiator"),
     ),
-    raiseload("*", sql_only=True),
 )
-CONTENT_OPTIONS: tuple[ORMOption, ...] = (
-    selectinload(Content.creator),
-    raiseload("*", sql_only=True),
-)
-APPROVAL_OPTIONS: tuple[ORMOption, ...] = (
-    joinedload(ApprovalExecution.workflow, innerjoin=True),
-    joinedload(ApprovalExecution.initiator, innerjoin=True),
-    joinedload(ApprovalExecution.proposal, innerjoin=True).joinedload(Proposal.customer, innerjoin=True),
-    raiseload("*", sql_only=True),
-)
-ISSUE_OPTIONS: tuple[ORMOption, ...] = (
-    joinedload(ValidationIssue.rule, innerjoin=True),
-    joinedload(ValidationIssue.resolver),
-    raiseload("*", sql_only=True),
-)
+CONTENT_OPTIONS = eager.options(Content, ("creator",))
+APPROVAL_OPTIONS = eager.options(ApprovalExecution, ("workflow", "initiator", "proposal.customer"))
+ISSUE_OPTIONS = eager.options(ValidationIssue, ("rule", "resolver"))
 # The column that names a row of each kind of entity that an issue may speak of.
 ENTITY_NAMES: Mapping[str, tuple[type[Base], str]] = {
     "PROPOSAL": (Proposal, "title"),

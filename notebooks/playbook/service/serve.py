@@ -13,8 +13,8 @@ from playbook.service.switches import Switches
 from playbook.target.connect import Target
 
 
-def run(target: Target, *, as_found: bool, port: int, say: Callable[[str], None]) -> None:
-    """Serves until it is interrupted, as found on a copy of the pristine template, else on the working copy.
+def run(target: Target, switches: Switches | None, *, port: int, say: Callable[[str], None]) -> None:
+    """Serves until it is interrupted: on the working copy, or without `switches` as found, on a copy of the template.
 
     Raises:
         UsageError: the port is taken.
@@ -23,8 +23,9 @@ def run(target: Target, *, as_found: bool, port: int, say: Callable[[str], None]
         listening = listen(port)
     except OSError as error:
         raise UsageError(f"--port {port}: {error.strerror}; name another, or 0 for a free one") from None
-    switches = Switches() if as_found else Switches.optimized()
-    with listening, copies.as_found(target) if as_found else nullcontext(target.conninfo) as conninfo:
+    database = copies.as_found(target) if switches is None else nullcontext(target.conninfo)
+    switches = switches or Switches()
+    with listening, database as conninfo:
         say(f"{address(listening)} ({switches}) on {conninfo['dbname']}; Ctrl-C ends it")
         say("GET " + " ".join(endpoint.path for endpoint in ENDPOINTS))
         with suppress(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 _BARE = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
@@ -55,7 +56,7 @@ class Statement:
     `lock` is the table lock in PostgreSQL's words (`SHARE UPDATE EXCLUSIVE`) and `relation` the quoted name of what it
     is taken on. `transactional` is false for statements that refuse to run in a transaction (CONCURRENTLY). `long`
     marks work that blocks no writer and may take long: it runs without a statement timeout; all else runs under the
-    short lock timeout.
+    short lock timeout. What is not in the `language` SQL is a change of an application: it is recorded, and never sent.
     """
 
     sql: str
@@ -64,6 +65,9 @@ class Statement:
     relation: str = ""
     transactional: bool = True
     long: bool = False
+    language: Literal["sql", "python"] = "sql"
 
     def __str__(self) -> str:
+        if self.language != "sql":
+            return self.sql
         return self.sql.rstrip().rstrip(";") + ";"
