@@ -252,17 +252,62 @@ def test_the_summary_ends_a_run_in_a_few_plain_lines():
         "target missed: api_p95_ms: 231 ms, the limit is 200 ms; load of 50 requests per s",
         "less than expected: analytics_time_saved_pct: 31 %, expected was 50 % to 70 %",
         "step blocked: 4.1/check_quantity_positive: 3 rows violate it: delete or mend them, then run again",
+        "not applicable: 1.1/idx_approval_execution_status_workflow_started: no relation approval_executions; "
+        "near: approvals",
     ]
 
 
 def test_the_summary_of_a_dry_run_claims_nothing():
     assert summary_lines(fix_results.dry_run()) == [
         "app on PostgreSQL 15.8, not embedded, 2 min 13 s",
-        "Dry run: nothing was changed.",
+        "Dry run: nothing was changed, no query was executed.",
         "7 steps: 7 planned.",
-        "2 comparisons of a query before and after: 2 not measured.",
-        "Rows: not compared in 2.",
+        "Queries: 1 planned as they run today.",
     ]
+
+
+def unmapped():
+    """A dry run by a role that may only read, on a target that names three things otherwise."""
+    results = fix_results.dry_run()
+    results["steps"] = [
+        fix_results.step(
+            fix_results.EVENTS,
+            status="planned",
+            locks=["SHARE UPDATE EXCLUSIVE on public.events"],
+            notes=["not checked: free disk (df)"],
+            lacks=["GRANT owner TO reader; or connect as owner"],
+        ),
+        fix_results.step(
+            fix_results.STATUS, status="not_applicable", reason="near names: x; map it: --map proposals=Proposal"
+        ),
+        fix_results.step(fix_results.CONTENT, status="not_applicable", reason="map it: --map 'content=my \"c\"'"),
+        fix_results.step(fix_results.QUANTITY, status="not_applicable", reason="if it has another: --map offers=NAME"),
+    ]
+    results["comparisons"].append(
+        fix_results.unmeasured(fix_results.EVENTS, "latest", reason="no column part; map it: --map events.part=COLUMN")
+    )
+    return results
+
+
+def test_a_dry_run_says_once_how_to_go_on():
+    lines = summary_lines(unmapped())
+    assert "Queries: 1 planned as they run today, 1 could not be." in lines
+    assert (
+        "names: if these are the tables that the plan means, run again with --map proposals=Proposal "
+        "--map 'content=my \"c\"'"
+    ) in lines
+    assert "privileges: 1 step cannot be applied by this role: GRANT owner TO reader; or connect as owner" in lines
+    assert "not planned: latest: no column part; map it: --map events.part=COLUMN" in lines
+
+
+def test_the_report_of_a_dry_run_shows_what_apply_would_run_and_no_empty_figures(page):
+    report = page(unmapped())
+    assert report.blocks[0].startswith("-- lock: SHARE UPDATE EXCLUSIVE on public.events\nCREATE INDEX CONCURRENTLY")
+    assert ("details", {"open": ""}) in report.elements
+    assert "not checked: free disk (df)" in report.text
+    assert report.text.count("no column part; map it: --map events.part=COLUMN") == 2
+    for empty in ("not measured", "not compared", "Write cost Keep", "Biggest gains"):
+        assert empty not in report.text, empty
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from playbook import figures
@@ -25,6 +26,8 @@ STATUSES = {
 VERDICTS = ("faster", "slower", "no gain", "unproven", "unstable", "not measured")
 """The verdicts on a comparison, in the order they are counted."""
 
+_MAP = re.compile(r"--map (?:'[^']*'|\S+)")
+_UNKNOWN = ("=NAME", "=SCHEMA.NAME", "=COLUMN")
 _IN_PLACE = ("applied", "exists")
 _TONES = {
     "good": ("applied", "exists", "faster", "keep", "ok", "same", "met"),
@@ -105,10 +108,12 @@ def sentences(results: Results) -> list[str]:
     """The run in plain words: steps, gains, rows. Nothing is claimed of what was not measured."""
     lines = []
     if results.mode == "dry-run":
-        lines.append("Dry run: nothing was changed.")
+        lines.append(f"Dry run: nothing was changed{', no query was executed' if results.only_planned else ''}.")
     steps = ", ".join(f"{number} {status(word)}" for word, number in counts(results))
     lines.append(f"{_plural(len(results.steps), 'step')}: {steps}." if steps else "No step of the plan was walked.")
-    if results.comparisons:
+    if results.comparisons and results.only_planned:
+        lines.append(_planned(results.comparisons))
+    elif results.comparisons:
         verdicts = tally(each.verdict for each in results.comparisons)
         lines.append(f"{_plural(len(results.comparisons), 'comparison')} of a query before and after: {verdicts}.")
         rows = _counted((each.rows for each in results.comparisons), ("same", "differ", "not compared"))
@@ -127,7 +132,36 @@ def notices(results: Results) -> list[Notice]:
     found += [_missed("target missed", "the limit is", each) for each in results.targets if each.met is False]
     found += [_missed("less than expected", "expected was", each) for each in results.expected if each.met is False]
     found += [_stopped("step blocked", step, "warn") for step in results.steps if step.status == "blocked"]
+    found += _options(results) + _privileges(results)
+    found += [_stopped("not applicable", step, "neutral") for step in results.steps if step.status == "not_applicable"]
+    if results.only_planned:
+        unplanned = [each for each in results.comparisons if not each.planned_only]
+        found += [Notice("not planned", f"{each.query}: {each.reason}", each.step, "neutral") for each in unplanned]
     return found
+
+
+def _options(results: Results) -> list[Notice]:
+    """The mappings that the reasons suggest, as one line to copy."""
+    reasons = [step.reason for step in results.steps] + [each.reason for each in results.comparisons]
+    found = [option for reason in reasons for option in _MAP.findall(reason)]
+    options = " ".join(dict.fromkeys(option for option in found if not option.rstrip("'").endswith(_UNKNOWN)))
+    text = f"if these are the tables that the plan means, run again with {options}"
+    return [Notice("names", text, tone="neutral")] if options else []
+
+
+def _privileges(results: Results) -> list[Notice]:
+    """What the role of a dry run could not apply, said once."""
+    lacking = [step for step in results.steps if step.lacks and step.status == "planned"]
+    remedies = "; ".join(dict.fromkeys(remedy.rstrip(";") for step in lacking for remedy in step.lacks))
+    text = f"{_plural(len(lacking), 'step')} cannot be applied by this role: {remedies}"
+    return [Notice("privileges", text, tone="neutral")] if lacking else []
+
+
+def _planned(comparisons: Collection[Comparison]) -> str:
+    queries = {each.query for each in comparisons}
+    planned = {each.query for each in comparisons if each.planned_only}
+    rest = f", {len(queries - planned)} could not be" if queries - planned else ""
+    return f"Queries: {len(planned)} planned as they run today{rest}."
 
 
 def _judged(results: Results, verdict: str) -> list[Comparison]:

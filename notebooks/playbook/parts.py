@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ def step_row(step: Step, state: State, **measured: Any) -> dict[str, Any]:
         "reason": state.reason,
         "statements": [str(statement) for statement in step.statements()],
         "undo": [str(statement) for statement in step.undo_statements()],
+        "locks": [f"{each.lock or 'none'} on {each.relation}" for each in step.statements()],
+        "notes": list(state.notes),
+        "lacks": list(state.lacks),
         "seconds": measured.get("seconds"),
         **{name: measured.get(name) for name in COSTS},
     }
@@ -60,9 +63,10 @@ def merge(
     mode: str,
     target: Target,
     also: Iterable[Step],
+    order: Sequence[str],
     notebooks: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """results.json from the notebooks' parts, and the steps that no notebook spoke of."""
+    """results.json from the notebooks' parts, and the steps that no notebook spoke of; `order` is the plan's."""
     parts = list(parts)
     assert target.server is not None
     results: dict[str, Any] = {
@@ -81,6 +85,7 @@ def merge(
         "notebooks": notebooks,
     }
     results["steps"] += [step_row(step, step.check()) for step in also]
+    results["steps"].sort(key=lambda row: order.index(row["id"]))
     return results
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from playbook import figures, junit, outcome, trees
 from playbook.axis import LogAxis
-from playbook.results import Comparison, Results, read
+from playbook.results import Comparison, Results, Step, read
 from playbook.table import breakable
 
 _MOST_GAINS = 3
@@ -115,9 +115,17 @@ def _template() -> Template:
     ):
         environment.filters[function.__name__] = function
     environment.filters["plans"] = _plans
+    environment.filters["with_locks"] = _with_locks
     environment.filters["breakable"] = breakable
     environment.filters["words"] = lambda name: name.replace("_", " ")
     return environment.get_template("report.html.j2")
+
+
+def _with_locks(step: Step) -> list[str]:
+    """The statements of a step, each below its lock as a comment."""
+    locks = step.locks if len(step.locks) == len(step.statements) else ("",) * len(step.statements)
+    heads = (f"-- lock: {' '.join(lock.split())}\n" if lock else "" for lock in locks)
+    return [head + statement for head, statement in zip(heads, step.statements, strict=True)]
 
 
 def _plans(comparison: Comparison) -> tuple[tuple[str, tuple[trees.Line, ...]], ...]:
@@ -140,7 +148,7 @@ def _sections(results: Results, drawn: bool) -> list[tuple[str, str]]:
         if getattr(results, section):
             sections.append((section, names.get(section, section.capitalize())))
         if section == "steps" and (results.steps or results.elsewhere):
-            sections.append(("evidence", "Evidence"))
+            sections.append(("evidence", "Step by step" if results.only_planned else "Evidence"))
     return sections
 
 

@@ -61,7 +61,11 @@ class Facts(_Part):
 
 
 class Step(_Part):
-    """One step of the plan as the run left it."""
+    """One step of the plan as the run left it.
+
+    `locks` are those of its `statements`, one each. `notes` is what its preflight found beside the reason, and `lacks`
+    what would give the role of a dry run the privileges that apply needs.
+    """
 
     id: Text
     phase: Text = ""
@@ -71,6 +75,9 @@ class Step(_Part):
     reason: Text = ""
     statements: Texts = ()
     undo: Texts = ()
+    locks: Texts = ()
+    notes: Texts = ()
+    lacks: Texts = ()
     seconds: Figure = None
     size_bytes: Figure = None
     write_overhead_pct: Figure = None
@@ -117,6 +124,11 @@ class Comparison(_Part):
         """Whether there is neither a time nor a buffer on either side."""
         measured = (self.before_ms, self.after_ms, self.speedup, self.before_buffers, self.after_buffers)
         return all(figure is None for figure in measured)
+
+    @property
+    def planned_only(self) -> bool:
+        """Whether its plan is known and nothing of it was executed."""
+        return self.unmeasured and bool(self.before_nodes)
 
     @property
     def nodes(self) -> str:
@@ -223,6 +235,11 @@ class Results(_Part):
     targets: tuple[Limit, ...] = ()
     expected: tuple[Promise, ...] = ()
     notebooks: tuple[Notebook, ...] = ()
+
+    @property
+    def only_planned(self) -> bool:
+        """Whether this was a dry run in which no query was executed."""
+        return self.mode == "dry-run" and all(each.unmeasured for each in self.comparisons)
 
     def of(self, step: Step) -> tuple[Comparison, ...]:
         """The comparisons of one step."""

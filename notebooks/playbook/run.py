@@ -70,6 +70,7 @@ def run(settings: Settings, *, only: tuple[str, ...] = (), progress: Progress, w
         mode="apply" if settings.applies else "dry-run",
         target=context.target,
         also=[] if only else _planned_only(context, parts),
+        order=[phase.step_id(spec) for phase, spec in context.plan.steps()],
         notebooks=[run.to_json() for run in ended],
     )
     _write(settings.folder, results, context)

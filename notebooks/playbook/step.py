@@ -28,6 +28,16 @@ class State:
     reason: str = ""
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the preflight found and the reason does not say."""
+        return tuple(str(each) for each in self.findings if each.concern in {"warn", "not_checked"})
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What would give this role the privileges that apply needs."""
+        return tuple(each.remedy for each in self.findings if each.concern == "privilege")
+
 
 class Step:
     """One step. `change` is None where it does not apply to this target or is only planned; `state` says why."""

@@ -8,7 +8,6 @@ from typing import Any
 from markupsafe import escape
 
 from playbook import answers, figures, show
-from playbook.changes.change import Finding
 from playbook.context import Context
 from playbook.evidence.measure import Measurement
 from playbook.table import Cell, Row, Shown, code, judged, number, table
@@ -58,22 +57,16 @@ def checked(answer: answers.Checked) -> Shown:
     """Each step's status with its reason, and what the preflight found."""
     rows = []
     for step, state in answer.steps:
-        findings = [finding for finding in state.findings if finding.concern not in {"blocked", "privilege"}]
         rows.append(
             Row(
                 (
                     code(step, head=True),
                     judged(show.words(state.status), meaning=state.status),
-                    Cell("; ".join(filter(None, [state.reason, *map(_finding, findings)]))),
+                    Cell("; ".join(filter(None, [state.reason, *state.notes]))),
                 )
             )
         )
     return table(("step", "status", "what was found"), rows)
-
-
-def _finding(finding: Finding) -> str:
-    head = {"warn": "beware: ", "not_checked": "not checked: "}.get(finding.concern, "")
-    return f"{head}{finding.detail}" + (f" ({finding.remedy})" if finding.remedy else "")
 
 
 def measured(answer: answers.Measured) -> Shown:

@@ -31,6 +31,10 @@ class Finding:
     remedy: str = ""
     keys: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        head = {"warn": "beware: ", "not_checked": "not checked: "}.get(self.concern, "")
+        return f"{head}{self.detail}" + (f" ({self.remedy})" if self.remedy else "")
+
 
 @dataclass(frozen=True)
 class Stands:
