@@ -15,6 +15,7 @@ pytest_plugins = (
     "tests.fix_postgres16",
     "tests.fix_pgbouncer",
     "tests.fix_shop",
+    "tests.fix_partitions",
     "tests.fix_prisma",
     "tests.fix_results",
     "tests.fix_cache",

@@ -23,6 +23,7 @@ class Kept:
 
     told: list[str] = field(default_factory=list)
     stands: bool = False
+    joins: bool = True
 
     def intent(self, backend_pid, backend_start):
         assert backend_pid > 0
@@ -31,6 +32,9 @@ class Kept:
 
     def done(self, connection):
         self.told.append("done")
+
+    def withdraw(self):
+        self.told.append("withdrawn")
 
     def confirmed(self):
         return self.stands

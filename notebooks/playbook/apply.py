@@ -8,10 +8,10 @@ from typing import Any
 from playbook.changes import kinds
 from playbook.changes.change import Change
 from playbook.context import Context
-from playbook.errors import Drifted, StepError
+from playbook.errors import Drifted, StepError, one_line
 from playbook.journal import APPLIED, Entry, Sent
-from playbook.target.execute import execute
-from playbook.target.sql import Statement
+from playbook.target.execute import UNRECORDED, execute
+from playbook.target.sql import Statement, literal
 
 
 def apply_step(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> None:
@@ -28,11 +28,15 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
         try:
             _apply_statement(context, step, change, position, statement)
         except StepError as error:
-            if not isinstance(error.__cause__, change.gives_up_on):
-                raise
-            undo_step(context, entry)
-            raise StepError(f"{error}; what the step had made was taken back") from error
+            if isinstance(error.__cause__, change.gives_up_on):
+                undo_step(context, entry)
+                raise StepError(f"{error}; what the step had made was taken back") from error
+            if not context.journal.states(step):
+                context.journal.close(step, "failed", reason=one_line(error))
+            raise
     with context.connect() as connection:
+        if missing := change.missing(connection):
+            raise StepError(f"{step}: {missing}; run again to go on with them")
         objects = change.objects(connection)
         evidence = {**entry.evidence, "proof": change.proof(connection)}
     context.journal.close(step, "applied", seconds=time.monotonic() - started, objects=objects, evidence=evidence)
@@ -41,31 +45,39 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
 def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> Entry:
     """The journal's entry is kept when it was interrupted, else written anew; it holds the statements to run.
 
-    Where an earlier run's own work is gone on from, its undo stays: it takes back that work too.
+    Where an earlier run's own work is gone on from, what that run did stays before them, and so does its undo.
     """
-    entry = context.journal.entry(step)
-    if entry and entry.status == "applying" and _goes_on(entry, change):
-        return entry
-    ours = entry is not None and entry.status in APPLIED and change.stands().standing == "begun"
+    earlier = context.journal.entry(step)
+    if earlier and earlier.status == "applying" and _goes_on(context, earlier, change):
+        return earlier
+    done: tuple[Statement, ...] = ()
+    undo, objects = change.undo(), dict.fromkeys(change.makes(), "")
+    if earlier and earlier.status in APPLIED:
+        _await_backends(context, earlier)
+        if change.stands().standing in {"begun", "unfinished"}:
+            done = earlier.statements[: list(context.journal.states(step).values()).count("done")]
+            undo, objects = change.undo_after(earlier.undo), earlier.objects | objects
     begun = Entry(
         step=step,
         kind=change.kind,
         status="applying",
         run_id=context.run_id,
-        statements=change.statements(),
-        undo=entry.undo if ours and entry else change.undo(),
-        objects=dict.fromkeys(change.makes(), ""),
+        statements=(*done, *change.statements()),
+        undo=undo,
+        objects=objects,
         evidence=evidence,
     )
     context.journal.open()
-    context.journal.begin(begun)
+    context.journal.begin(begun, done=len(done))
     return begun
 
 
-def _goes_on(entry: Entry, change: Change) -> bool:
-    """Whether what the change has yet to run is the end of what the interrupted run had to, or nothing."""
+def _goes_on(context: Context, entry: Entry, change: Change) -> bool:
+    """Whether what the change has yet to run is all that the interrupted run had not sent, or nothing."""
     rest = change.statements()
-    return entry.statements[-len(rest) :] == rest or change.stands().standing == "exists"
+    before = range(len(entry.statements) - len(rest))
+    same = entry.statements[-len(rest) :] == rest and context.journal.states(entry.step).keys() >= set(before)
+    return same or change.stands().standing == "exists"
 
 
 def _apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:
@@ -76,6 +88,7 @@ def _apply_statement(context: Context, step: str, change: Change, position: int,
     if statement.language != "sql":
         record.done(None)
         return
+    context.ensure_held()
     if sent.state == "intent":
         _await_backend(context, sent, statement)
         with context.connect() as connection:
@@ -96,19 +109,34 @@ def _apply_statement(context: Context, step: str, change: Change, position: int,
 def _repair(context: Context, change: Change, statement: Statement) -> None:
     """Removes what a cancelled or killed statement left behind."""
     with context.connect() as connection:
-        if change.outcome(connection, statement) != "broken" or not (remedy := change.repair(statement)):
-            return
-        context.progress(remedy.purpose)
-        connection.execute(remedy.sql.encode())
+        broken = change.outcome(connection, statement) == "broken"
+    if broken and (remedy := change.repair(statement)):
+        _remove(context, remedy)
+
+
+def _remove(context: Context, remedy: Statement) -> None:
+    context.progress(remedy.purpose)
+    execute(context.connect, remedy, UNRECORDED, policy=context.policy, progress=context.progress)
+
+
+def _await_backends(context: Context, entry: Entry, *, cancel: bool = False) -> None:
+    for position, statement in enumerate(entry.statements):
+        sent = context.journal.sent(entry.step, "apply", position)
+        if sent.state == "intent":
+            _await_backend(context, sent, statement, cancel=cancel)
 
 
 def _await_backend(context: Context, sent: Sent, statement: Statement, *, cancel: bool = False) -> None:
-    """A killed client leaves its backend at work. To apply, it may end our own work; to undo, it is cancelled."""
-    alive = "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
+    """A killed client leaves its backend at work. To apply, it may end our own work; to undo, it is cancelled.
+
+    One that has nothing to do is ended: its client is lost behind a network that has not noticed yet.
+    """
+    at_work = "SELECT state <> 'idle' FROM pg_catalog.pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
     with context.connect() as connection:
-        while connection.execute(alive, [sent.backend_pid, sent.backend_start]).fetchone():
-            if cancel:
-                connection.execute("SELECT pg_catalog.pg_cancel_backend(%s)", [sent.backend_pid])
+        while row := connection.execute(at_work, [sent.backend_pid, sent.backend_start]).fetchone():
+            if cancel or row[0] is False:
+                end = "pg_cancel_backend" if row[0] else "pg_terminate_backend"
+                connection.execute(f"SELECT pg_catalog.{end}(%s)".encode(), [sent.backend_pid])
             context.progress(f"{statement.purpose}: waiting for backend {sent.backend_pid} of the interrupted run")
             time.sleep(0.5)
 
@@ -122,14 +150,13 @@ def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason:
         Drifted: an object was changed by others since it was applied.
         StepError: a statement failed; the next call resumes there.
     """
-    for position, statement in enumerate(entry.statements):
-        sent = context.journal.sent(entry.step, "apply", position)
-        if sent.state == "intent":
-            _await_backend(context, sent, statement, cancel=True)
-    present = _present(context, entry)
+    context.journal.open()
+    _await_backends(context, entry, cancel=True)
+    # What was never sent made nothing: an object of that name is somebody else's.
+    present = _present(context, entry) if context.journal.states(entry.step) else {}
     _refuse_drift(entry, present)
     context.journal.close(entry.step, "undoing", reason=entry.reason)
-    if present:
+    if present or context.journal.states(entry.step, "undo"):
         for position, statement in enumerate(entry.undo):
             _undo_statement(context, entry, position, statement)
     context.journal.close(entry.step, status, reason=reason)
@@ -160,8 +187,33 @@ def _undo_statement(context: Context, entry: Entry, position: int, statement: St
     if statement.language != "sql":
         record.done(None)
         return
+    context.ensure_held()
     if sent.state == "intent":
         _await_backend(context, sent, statement)
-        if not _present(context, entry):
+        if not statement.unless and not _present(context, entry):
             return
-    execute(context.connect, statement, record, policy=context.policy, progress=context.progress)
+    if statement.unless and _holds(context, statement.unless):
+        return
+    _clear(context, statement)
+    execute(
+        context.connect,
+        statement,
+        record,
+        policy=context.policy,
+        progress=context.progress,
+        repair=lambda: _clear(context, statement),
+    )
+
+
+def _clear(context: Context, statement: Statement) -> None:
+    """Removes the INVALID index that a cancelled or killed build of an undo left."""
+    if remedy := statement.remains():
+        named = f"indexrelid = to_regclass({literal(statement.builds)})"
+        if _holds(context, f"EXISTS (SELECT FROM pg_catalog.pg_index WHERE {named} AND NOT indisvalid)"):
+            _remove(context, remedy)
+
+
+def _holds(context: Context, condition: str) -> bool:
+    with context.connect() as connection:
+        row = connection.execute(f"SELECT {condition}".encode()).fetchone()
+        return bool(row and row[0])

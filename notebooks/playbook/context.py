@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from playbook.changes import kinds
-from playbook.errors import Busy, Unsupported
+from playbook.errors import Busy, Interrupted, Unsupported, one_line
 from playbook.journal import FileStore, Journal, TargetStore
 from playbook.plan import model
 from playbook.plan.model import Plan
@@ -41,6 +41,7 @@ class Context:
     journal: Journal
     policy: LockPolicy = field(default_factory=LockPolicy)
     progress: Progress = silent
+    _held: list[psycopg.Connection[Any]] = field(default_factory=list, repr=False)
 
     @property
     def run_id(self) -> str:
@@ -81,7 +82,29 @@ class Context:
             row = connection.execute("SELECT pg_try_advisory_lock(hashtext('playbook'), hashtext(%s))", key).fetchone()
             if not (row and row[0]):
                 raise Busy(f"{self.target.label} is held by {_holder(connection, key)}; wait for it or stop it")
-            yield
+            connection.execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+            )
+            self._held.append(connection)
+            try:
+                yield
+            finally:
+                self._held.remove(connection)
+
+    def ensure_held(self) -> None:
+        """Asked before each statement, since the lock goes with its connection: a server that restarts drops it.
+
+        Raises:
+            Interrupted: the lock is lost.
+        """
+        try:
+            for connection in self._held:
+                connection.execute("SELECT 1")
+        except psycopg.Error as error:
+            raise Interrupted(
+                f"the lock that keeps other runs away was lost with its connection ({one_line(error)}); run again to "
+                "go on"
+            ) from error
 
 
 def open_context(settings: Settings, progress: Progress = silent) -> Context:

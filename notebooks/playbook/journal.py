@@ -274,10 +274,14 @@ class Journal:
         """What the journal knows of `step`."""
         return next((entry for entry in self.entries() if entry.step == step), None)
 
-    def begin(self, entry: Entry) -> None:
-        """Writes a step anew, with its statements yet to be sent."""
+    def begin(self, entry: Entry, *, done: int = 0) -> None:
+        """Writes a step anew, with its statements yet to be sent but for the first `done` of them."""
         with self.store.session() as execute:
-            self._run(execute, "DELETE FROM %statement WHERE plan = ? AND step = ?", (self._plan, entry.step))
+            self._run(
+                execute,
+                "DELETE FROM %statement WHERE plan = ? AND step = ? AND (direction = 'undo' OR position >= ?)",
+                (self._plan, entry.step, done),
+            )
             self._run(execute, "DELETE FROM %step WHERE plan = ? AND step = ?", (self._plan, entry.step))
             position = self._run(execute, "SELECT coalesce(max(position), 0) + 1 FROM %step")[0][0]
             self._run(
@@ -322,6 +326,13 @@ class Journal:
         )
         return Sent(*rows[0]) if rows else Sent("")
 
+    def states(self, step: str, direction: Direction = "apply") -> dict[int, State]:
+        """The statements of `step` that were sent and not refused, by position: of the others nothing can stand."""
+        rows = self._read(
+            "SELECT position, state FROM %statement WHERE plan = ? AND step = ? AND direction = ?", (step, direction)
+        )
+        return dict(rows)
+
     def record(self, step: str, direction: Direction, position: int, statement: Statement) -> StatementRecord:
         """The record that `target.execute` writes for one statement."""
         return StatementRecord(self, step, direction, position, statement)
@@ -331,6 +342,15 @@ class Journal:
         key = (self._plan, *values[:3])
         self._run(execute, "DELETE FROM %statement WHERE plan = ? AND step = ? AND direction = ? AND position = ?", key)
         self._run(execute, f"INSERT INTO %statement VALUES ({', '.join('?' * 9)})", (self._plan, *values, _now()))
+
+    def forget(self, step: str, direction: Direction, position: int) -> None:
+        """Removes a statement's row."""
+        with self.store.session() as execute:
+            self._run(
+                execute,
+                "DELETE FROM %statement WHERE plan = ? AND step = ? AND direction = ? AND position = ?",
+                (self._plan, step, direction, position),
+            )
 
     def _read(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
         if not self.store.exists():
@@ -357,9 +377,18 @@ class StatementRecord:
         with self.journal.store.session() as execute:
             self._write(execute, "intent", backend_pid, backend_start)
 
+    @property
+    def joins(self) -> bool:
+        """Whether the done row commits with the statement; a file's would stand before it."""
+        return isinstance(self.journal.store, TargetStore)
+
+    def withdraw(self) -> None:
+        """Nothing of the statement stands, so its intent goes."""
+        self.journal.forget(self.step, self.direction, self.position)
+
     def done(self, connection: psycopg.Connection[Any] | None) -> None:
         """In the statement's own transaction where that is possible, else right after it."""
-        if connection is not None and self.statement.transactional and isinstance(self.journal.store, TargetStore):
+        if connection is not None and self.statement.transactional and self.joins:
             self._write(within(connection), "done", 0, "")
             return
         with self.journal.store.session() as execute:
@@ -392,7 +421,3 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())

@@ -104,7 +104,9 @@ def undo_sql(context: Context) -> str:
 
 
 def _in_psql(statement: Statement) -> str:
-    """The statement as it is; what changes an application stands there as a comment."""
+    """The statement, after the question whether it is needed; what changes an application stands as a comment."""
+    if statement.language == "sql" and statement.unless:
+        return f"SELECT NOT ({statement.unless}) AS needed \\gset\n\\if :needed\n{statement}\n\\endif"
     if statement.language == "sql":
         return str(statement)
     lines = [f"in the application: {statement.purpose}", *str(statement).splitlines()]

@@ -11,7 +11,7 @@ import psycopg
 
 from playbook.plan.model import StepSpec
 from playbook.plan.names import Names
-from playbook.target.catalog import Catalog
+from playbook.target.catalog import Catalog, Table
 from playbook.target.sql import Statement
 
 Standing = Literal["absent", "exists", "covered", "other", "unfinished", "begun"]
@@ -78,6 +78,11 @@ class Change(ABC):
     def tables(self) -> tuple[str, ...]:
         """The quoted names, with their schemas, of the target's relations that it touches."""
 
+    @property
+    def relations(self) -> tuple[Table, ...]:
+        """The relations whose definition it depends on: a saved plan is refused once one of them has changed."""
+        return tuple(table for table in self.catalog.tables if table.name in self.tables)
+
     @abstractmethod
     def statements(self) -> tuple[Statement, ...]:
         """What `apply` runs, in order."""
@@ -85,6 +90,10 @@ class Change(ABC):
     @abstractmethod
     def undo(self) -> tuple[Statement, ...]:
         """What takes it back, in order."""
+
+    def undo_after(self, earlier: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        """What takes it back where it goes on from an earlier run's work, whose own undo is `earlier`."""
+        return earlier
 
     @abstractmethod
     def stands(self) -> Stands:
@@ -104,6 +113,10 @@ class Change(ABC):
     @abstractmethod
     def outcome(self, connection: psycopg.Connection[Any], statement: Statement) -> Literal["done", "absent", "broken"]:
         """What the catalog says became of `statement`."""
+
+    def missing(self, connection: psycopg.Connection[Any]) -> str:
+        """What keeps it from being whole although every statement is done; empty where it is."""
+        return ""
 
     @abstractmethod
     def makes(self) -> tuple[str, ...]:

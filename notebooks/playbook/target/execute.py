@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
 from psycopg import errors as pg
 
-from playbook.errors import LockNotGranted, StepError, one_line
+from playbook.errors import Interrupted, LockNotGranted, StepError, TargetError, one_line
 from playbook.target.sql import Statement
 from playbook.target.watchdog import BOUND_S, Connect, Watchdog
 
@@ -40,12 +41,39 @@ class Record(Protocol):
         """Committed before the statement is sent."""
 
     def done(self, connection: psycopg.Connection[Any]) -> None:
-        """Called in the statement's own transaction, or after a statement that has none."""
+        """Called in the statement's own transaction where it `joins` that, else after the statement."""
+
+    @property
+    def joins(self) -> bool:
+        """Whether the done row commits with the statement."""
+
+    def withdraw(self) -> None:
+        """The server refused the statement, or its lock was not to be had: nothing of it stands."""
 
     def confirmed(self) -> bool:
         """Whether the done row stands, asked over a new connection after a COMMIT that got no answer."""
 
 
+class Unrecorded:
+    """Of a statement that only clears away what another has left: that one's record says enough."""
+
+    joins = False
+
+    def intent(self, backend_pid: int, backend_start: str) -> None:
+        """Not kept."""
+
+    def done(self, connection: psycopg.Connection[Any]) -> None:
+        """Not kept."""
+
+    def withdraw(self) -> None:
+        """Nothing was kept."""
+
+    def confirmed(self) -> bool:
+        """Nobody knows."""
+        return False
+
+
+UNRECORDED = Unrecorded()
 Progress = Callable[[str], None]
 
 
@@ -65,10 +93,11 @@ def execute(
 
     Raises:
         LockNotGranted: the lock was not to be had within the policy's limit; nothing was changed.
-        StepError: the server refused the statement, or the connection was lost.
+        Interrupted: the connection was lost; the journal and the catalog say what became of the statement.
+        StepError: the server refused the statement.
     """
     policy = policy or LockPolicy()
-    deadline = time.monotonic() + policy.limit_s
+    waited = 0.0  # not the time that a long statement worked before it was cancelled
     attempt = 0
     while True:
         try:
@@ -77,21 +106,24 @@ def execute(
         except (pg.LockNotAvailable, _CancelledByWatchdog) as error:
             _clean_up(repair)
             pause = policy.pause(attempt)
-            if time.monotonic() + pause > deadline:
+            if waited + pause > policy.limit_s:
+                record.withdraw()
                 raise LockNotGranted(_not_granted(statement, policy, attempt + 1, error)) from None
             if progress:
                 progress(f"{statement.purpose}: {_cause(error)}; next try in {pause:.0f} s")
             time.sleep(pause)
+            waited += pause
             attempt += 1
         except psycopg.Error as error:
             if _lost(error):
                 if statement.transactional and _survived(record):
                     return
-                raise StepError(
+                raise Interrupted(
                     f"{statement.purpose}: the connection failed: {one_line(error)}; run again to resume"
                 ) from error
             if not isinstance(error, pg.DuplicateTable | pg.DuplicateObject):  # what stands there is somebody else's
                 _clean_up(repair)
+            record.withdraw()
             raise StepError(f"{statement.purpose}: {one_line(error)}") from error
 
 
@@ -123,12 +155,12 @@ def _run(connect: Connect, statement: Statement, record: Record, policy: LockPol
         poll_s = 0.050 if statement.long else 0.010
         with Watchdog(connect, pid, bound_s=BOUND_S, poll_s=poll_s, observe=observe and observe(pid)) as watchdog:
             try:
-                if statement.transactional:
-                    with connection.transaction():
-                        connection.execute(statement.sql.encode())
-                        record.done(connection)
-                else:
+                joins = statement.transactional and record.joins
+                with connection.transaction() if statement.transactional else nullcontext():
                     connection.execute(statement.sql.encode())
+                    if joins:
+                        record.done(connection)
+                if not joins:
                     record.done(connection)
             except pg.QueryCanceled as error:
                 if watchdog.fired:
@@ -137,18 +169,32 @@ def _run(connect: Connect, statement: Statement, record: Record, policy: LockPol
 
 
 def _set_timeouts(connection: psycopg.Connection[Any], statement: Statement, policy: LockPolicy) -> None:
-    lock_timeout = LONG_LOCK_TIMEOUT if statement.long else f"{policy.timeout_ms}ms"
+    """What a role or database may have set would end our work; transaction_timeout is there from PostgreSQL 17 on.
+
+    With locks held, a COMMIT waits for our disk and not for a standby, which may never answer.
+    """
+    wanted = {
+        "lock_timeout": LONG_LOCK_TIMEOUT if statement.long else f"{policy.timeout_ms}ms",
+        "statement_timeout": "0",
+        "transaction_timeout": "0",
+        "idle_in_transaction_session_timeout": "30s",
+    }
     connection.execute(
-        "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', '0', false), "
-        "set_config('idle_in_transaction_session_timeout', '30s', false)",
-        [lock_timeout],
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
+        "WHERE name IN (SELECT name FROM pg_catalog.pg_settings)",
+        [list(wanted), list(wanted.values())],
     )
+    if statement.transactional and not statement.long:
+        connection.execute(
+            "SELECT set_config('synchronous_commit', 'local', false) "
+            "WHERE current_setting('synchronous_commit') IN ('on', 'remote_write', 'remote_apply')"
+        )
 
 
 def _survived(record: Record) -> bool:
     try:
         return record.confirmed()
-    except psycopg.Error:
+    except (psycopg.Error, TargetError):
         return False
 
 
@@ -190,12 +236,9 @@ def _cause(error: Exception) -> str:
 
 
 def _not_granted(statement: Statement, policy: LockPolicy, attempts: int, error: Exception) -> str:
+    each = f"up to {LONG_LOCK_TIMEOUT}" if statement.long else f"{policy.timeout_ms} ms"
     return (
         f"{statement.purpose}: no {statement.lock or 'lock'} on {statement.relation} in {attempts} tries of "
-        f"{policy.timeout_ms} ms within {policy.limit_s:.0f} s ({_cause(error)}); nothing was changed; end the "
+        f"{each} within {policy.limit_s:.0f} s ({_cause(error)}); nothing was changed; end the "
         "transactions that hold the table (pg_stat_activity shows them) and run again"
     )
-
-
-def _line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -56,7 +56,10 @@ class Statement:
     `lock` is the table lock in PostgreSQL's words (`SHARE UPDATE EXCLUSIVE`) and `relation` the quoted name of what it
     is taken on. `transactional` is false for statements that refuse to run in a transaction (CONCURRENTLY). `long`
     marks work that blocks no writer and may take long: it runs without a statement timeout; all else runs under the
-    short lock timeout. What is not in the `language` SQL is a change of an application: it is recorded, and never sent.
+    short lock timeout. `builds` is the quoted name of the index that it builds: cancelled, a CONCURRENTLY leaves that
+    INVALID. `unless` is a condition in SQL under which there is nothing left to do: an undo has to serve from wherever
+    its step came to. What is not in the `language` SQL is a change of an application: it is recorded, and
+    never sent.
     """
 
     sql: str
@@ -66,8 +69,23 @@ class Statement:
     transactional: bool = True
     long: bool = False
     language: Literal["sql", "python"] = "sql"
+    builds: str = ""
+    unless: str = ""
 
     def __str__(self) -> str:
         if self.language != "sql":
             return self.sql
         return self.sql.rstrip().rstrip(";") + ";"
+
+    def remains(self) -> Statement | None:
+        """What drops the INVALID index that a cancelled or killed CONCURRENTLY leaves; None where none is left."""
+        if not (self.builds and self.long):
+            return None
+        return Statement(
+            f"DROP INDEX CONCURRENTLY {self.builds}",
+            f"drop the unfinished {self.builds}",
+            self.lock,
+            self.relation,
+            transactional=False,
+            long=True,
+        )
