@@ -14,6 +14,8 @@ pytest_plugins = (
     "tests.fix_postgres15",
     "tests.fix_postgres16",
     "tests.fix_pgbouncer",
+    "tests.fix_standby",
+    "tests.fix_tls",
     "tests.fix_shop",
     "tests.fix_partitions",
     "tests.fix_prisma",

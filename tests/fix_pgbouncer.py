@@ -31,6 +31,7 @@ def pooling(conninfo: dict[str, Any], **settings: str) -> Iterator[dict[str, Any
             "unix_socket_dir": str(place),
             "unix_socket_mode": "0777",
             "auth_type": "scram-sha-256",
+            "admin_users": str(conninfo["user"]),
             "auth_file": f"{place}/users",
             "pool_mode": "transaction",
             "default_pool_size": "1",

@@ -160,6 +160,15 @@ class Postgres:
         """An autocommit session as superuser."""
         return psycopg.connect(**self.conninfo(dbname), autocommit=True)
 
+    def catch_up(self, primary: Target) -> None:
+        """Waits until this standby has replayed all that stands on `primary`."""
+        with primary.connect() as source, self.connect() as standby:
+            (wanted,) = source.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+            deadline = time.monotonic() + START_LIMIT_S
+            while not standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [wanted]).fetchone()[0]:
+                assert time.monotonic() < deadline, (self.place / "server.log").read_text()
+                time.sleep(0.02)
+
     @contextmanager
     def database(self, name: str) -> Iterator[Target]:
         """A new empty database as a foreign target."""

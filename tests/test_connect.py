@@ -8,7 +8,7 @@ from urllib.parse import quote as percent
 import pytest
 
 from playbook.errors import PlaybookError, Unreachable, Unsupported, UsageError
-from playbook.target.connect import Target, holds_password, identify, parse, scrub
+from playbook.target.connect import Target, identify, parse, scrub
 
 CANARY = "c4nary:p@ss/w'or%d"
 
@@ -77,20 +77,6 @@ def test_a_url_with_a_password_as_parameter_says_what_to_do_now():
         parse("postgresql://app:secret@db/shop")
 
 
-@pytest.mark.parametrize(
-    ("spec", "holds"),
-    [
-        ("postgresql://u:p@h/d", True),
-        ("postgresql://u@h/d?password=p", True),
-        ("postgresql://u@h:5432/d", False),
-        ("env:DB", False),
-        ("embedded", False),
-    ],
-)
-def test_a_url_with_a_password_is_told_from_one_without(spec, holds):
-    assert holds_password(spec) is holds
-
-
 def test_a_wrong_password_is_one_line_without_it(empty):
     with pytest.raises(Unreachable) as caught:
         identify(parse("env:DB", {"DB": url_of(empty, password=CANARY)}))
@@ -118,6 +104,61 @@ def test_a_database_that_is_not_there_names_the_remedy(empty):
     target = Target(spec="env:DB", conninfo={**empty.conninfo, "dbname": "nowhere"})
     with pytest.raises(Unreachable, match=r'database "nowhere" does not exist; check the database name'):
         identify(target)
+
+
+class TestTls:
+    def test_a_certificate_that_the_client_trusts_is_checked(self, tls):
+        target = identify(parse("env:DB", {"DB": tls.url(sslmode="verify-full", sslrootcert=str(tls.root))}))
+        with target.connect() as connection:
+            assert connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone() == (True,)
+
+    def test_one_that_nobody_vouches_for_is_refused(self, tls):
+        for more in ({"sslmode": "verify-full", "sslrootcert": "system"}, {"sslaccept": "strict"}):
+            with pytest.raises(
+                Unreachable, match=r"certificate verify failed; .* nobody in sslrootcert vouches for it"
+            ):
+                identify(parse("env:DB", {"DB": tls.url(**more)}))
+
+    def test_one_that_has_expired_is_refused_and_named(self, tls):
+        url = tls.url(sslmode="verify-full", sslrootcert=str(tls.root))
+        with tls.expired(), pytest.raises(Unreachable) as caught:
+            identify(parse("env:DB", {"DB": url}))
+        assert "the server's certificate has expired, or" in str(caught.value)
+        assert tls.server.password not in str(caught.value)
+
+    def test_encryption_without_a_check_is_what_sslmode_require_means(self, tls):
+        assert identify(parse("env:DB", {"DB": tls.url(sslmode="require")})).server.tested
+
+
+def test_of_several_hosts_the_one_that_answers_is_taken(empty):
+    c = empty.conninfo
+    hosts = f"host=127.0.0.1:1&host={c['host']}"
+    url = f"postgresql://{c['user']}:{percent(c['password'], safe='')}@/{c['dbname']}?{hosts}&port=1,{c['port']}"
+    assert identify(parse("env:DB", {"DB": url})).server.database == c["dbname"]
+
+
+def test_a_password_file_is_as_good_as_a_url(empty, tmp_path, monkeypatch):
+    c = empty.conninfo
+    (tmp_path / "pgpass").write_text(f"*:*:{c['dbname']}:{c['user']}:{c['password']}\n")
+    (tmp_path / "pgpass").chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+    url = f"postgresql://{c['user']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+    target = identify(parse(url))
+    assert target.server.database == c["dbname"]
+    assert target.spec == f"{c['user']}@{c['host']}:{c['port']}/{c['dbname']}"
+
+
+def test_a_server_of_another_version_is_refused(empty, monkeypatch):
+    monkeypatch.setattr("playbook.target.connect.SUPPORTED", range(13, 18))
+    with pytest.raises(Unsupported, match=r"runs PostgreSQL 18\.\d+ on .*; supported is PostgreSQL 13 to 17"):
+        identify(Target(spec="env:DB", conninfo=empty.conninfo))
+
+
+def test_what_is_no_database_is_told_from_one(pooled):
+    """PgBouncer's console speaks the protocol, and no SQL."""
+    console = Target(spec="env:DB", conninfo={**pooled.conninfo, "dbname": "pgbouncer"})
+    with pytest.raises(Unsupported, match="does not answer as PostgreSQL does"):
+        identify(console)
 
 
 def test_nothing_that_shows_a_target_shows_its_password(empty):

@@ -22,7 +22,7 @@ from playbook.errors import PlaybookError, UsageError
 from playbook.matrix import priority_matrix
 from playbook.run import run as run_notebooks
 from playbook.settings import NOTEBOOKS, Settings
-from playbook.target.connect import holds_password
+from playbook.target.url import holds_secret
 from playbook.tell import print_matrix, print_steps, print_undone
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Carries out a PostgreSQL optimization plan: previewed, applied safely, measured, undone on demand.",
 )
+_URL_VARIABLE = "PLAYBOOK_TARGET_URL"
 INTERRUPTED = 130
 """The exit code of a command ended by Ctrl-C, as shells have it."""
 
@@ -189,12 +190,23 @@ def lab(context: typer.Context, target: TargetOption = None, scale: ScaleOption 
 
 def _settings(target: str | None, **given: Any) -> Settings:
     """A URL with a password is handed on through the environment, so that no file, log or process list shows it."""
-    given_target = target or os.environ.get("PLAYBOOK_TARGET")
-    if given_target and holds_password(given_target):
-        os.environ["PLAYBOOK_TARGET_URL"] = given_target
+    if not target and holds_secret(default := os.environ.get("PLAYBOOK_TARGET", "")):
+        os.environ[_URL_VARIABLE] = default
         os.environ.pop("PLAYBOOK_TARGET", None)
-        target = "env:PLAYBOOK_TARGET_URL"
+        target = f"env:{_URL_VARIABLE}"
     return Settings.from_environ(os.environ, target=target, **given)
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """URLs with a password, wherever they stand, become names of a variable: messages about arguments quote them."""
+    kept = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        if holds_secret(value):
+            os.environ[_URL_VARIABLE] = value
+            value = f"env:{_URL_VARIABLE}"
+        kept.append(f"{option}{equals}{value}")
+    return kept
 
 
 def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
@@ -278,7 +290,7 @@ def _spread(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """The `playbook` command: no traceback for a user's mistake, and a word on how to go on after Ctrl-C."""
-    arguments = sys.argv[1:]
+    arguments = _without_secrets(sys.argv[1:])
     try:
         app(args=_spread(arguments) if arguments[:1] == ["run"] else arguments)
     except PlaybookError as error:

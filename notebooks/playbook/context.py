@@ -69,14 +69,9 @@ class Context:
 
         Raises:
             Busy: another process holds it; the message says who.
-            Unsupported: a transaction pooler stands in between, where no lock of a session would hold.
+            Unsupported: nothing can be changed there; see `check_changeable`.
         """
-        server = self.target.server
-        if server is not None and server.pooled:
-            raise Unsupported(
-                f"{self.target.label} is reached through a transaction pooler, in which locks and settings do not "
-                "hold; name the database's direct URL to apply anything"
-            )
+        check_changeable(self.target)
         with self.connect() as connection:
             key = [f"playbook {what}"]
             row = connection.execute("SELECT pg_try_advisory_lock(hashtext('playbook'), hashtext(%s))", key).fetchone()
@@ -111,16 +106,35 @@ def open_context(settings: Settings, progress: Progress = silent) -> Context:
     """Reads the plan, connects, takes one snapshot of the catalog and resolves names; changes nothing.
 
     Raises:
-        PlanError, TargetError, UsageError: each with its remedy.
+        PlanError, TargetError, UsageError: each with its remedy; steps that may be applied on a target on which nothing
+            can be changed are refused here, before any work is done in vain.
     """
     plan = model.load(settings.plan, {name: kind.Spec for name, kind in kinds().items()})
     target = open_target(settings.target, settings.scale, progress)
+    if settings.applies:
+        check_changeable(target)
     with target.connect() as connection:
         catalog = catalogs.read(connection)
     store = FileStore(settings.journal) if settings.journal else TargetStore(target.connect)
     names = Names(catalog, settings.map, plan.map)
     names.check_mapping()
     return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress)
+
+
+def check_changeable(target: Target) -> None:
+    """Refuses a target on which nothing can be changed safely, or at all.
+
+    Raises:
+        Unsupported: a transaction pooler stands in between, where no lock of a session would hold; or it is a standby.
+    """
+    server = target.server
+    if server is not None and server.pooled:
+        raise Unsupported(
+            f"{target.label} is reached through a transaction pooler, in which locks and settings do not hold; name "
+            "the database's direct URL to apply anything"
+        )
+    if server is not None and server.standby:
+        raise Unsupported(f"{target.label} is a standby, which is read-only; name the primary to apply anything")
 
 
 def _holder(connection: psycopg.Connection[Any], key: list[str]) -> str:

@@ -12,6 +12,7 @@ from playbook.errors import UsageError
 from playbook.phase import Playbook
 from playbook.settings import Settings
 from playbook.table import Shown
+from playbook.target.pooling import ReadingCursor
 from playbook.views import VIEWS, banner
 
 PARAMETERS: dict[str, tuple[type, ...]] = {
@@ -92,7 +93,9 @@ def _set_up_sql(shell: Any, target: Any) -> None:
 
     def connect() -> Any:
         connection = target.connect(application_name="playbook %sql")
-        if not target.server.pooled:
+        if target.server.pooled:
+            connection.cursor_factory = ReadingCursor
+        else:
             connection.execute("SET default_transaction_read_only = on")
         return connection
 

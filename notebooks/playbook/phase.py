@@ -64,7 +64,10 @@ class Phase:
         return Checked(tuple(self._states.items()))
 
     def before(self) -> Measured:
-        """Measures the claimed queries of the steps that are yet to be applied. Changes nothing."""
+        """Measures the claimed queries of the steps that are yet to be applied. Changes nothing.
+
+        A dry run does so for blocked steps too: a role that may only read gets the whole picture.
+        """
         open_steps = [step for step in self.steps if self._is_open(step) and not step.stands_now()]
         kept = tuple(step.id for step in self.steps if step not in open_steps and self._kept(step, "before"))
         self._before = self._trial.measure(open_steps)
@@ -218,7 +221,8 @@ class Phase:
         return self._states[step.id]
 
     def _is_open(self, step: Step) -> bool:
-        return step.change is not None and self._state(step).status == "planned"
+        statuses = {"planned"} if self._context.settings.applies else {"planned", "blocked"}
+        return step.change is not None and self._state(step).status in statuses
 
     def _kept(self, step: Step, what: str) -> list[Measurement]:
         entry = step.entry()

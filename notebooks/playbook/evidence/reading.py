@@ -13,6 +13,7 @@ import psycopg
 
 from playbook.errors import NotAnalysed, PlanError, one_line
 from playbook.plan.parsing import parse_select
+from playbook.target.pooling import local_settings
 
 if TYPE_CHECKING:
     from playbook.plan.workload import Bound
@@ -67,9 +68,8 @@ def reading(connection: Connection, *, timeout_s: float, repeatable: bool = Fals
     """
     isolation = "REPEATABLE READ" if repeatable else "READ COMMITTED"
     timeout_ms = max(1, math.ceil(timeout_s * 1000))
-    connection.execute(
-        f"BEGIN ISOLATION LEVEL {isolation}, READ ONLY; SET LOCAL statement_timeout = {timeout_ms}", prepare=False
-    )
+    begin = f"BEGIN ISOLATION LEVEL {isolation}, READ ONLY; SET LOCAL statement_timeout = {timeout_ms}"
+    connection.execute(f"{begin}; {local_settings(connection)}".encode(), prepare=False)
     try:
         yield
     finally:

@@ -7,24 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from playbook.errors import Unreachable, Unsupported, UsageError, one_line
+from playbook.target import url as urls
+from playbook.target.pooling import PooledConnection
+from playbook.target.sql import literal
 
 SUPPORTED = range(13, 19)
 """Major versions that are accepted."""
 TESTED = (15, 16, 18)
 """Major versions that the project's own tests cover; others are named as untested at connect."""
 CONNECT_TIMEOUT_S = 10
-
-# What ORMs add to a URL and libpq refuses: `schema` becomes the search_path, the rest concerns their own pools.
-_ORM_PARAMETERS = frozenset(
-    "schema connection_limit pool_timeout pgbouncer statement_cache_size socket_timeout sslaccept sslidentity "
-    "max_idle_connection_lifetime single_use_connections".split()
-)
+_SETTINGS = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
+"""What every session, or behind a pooler every transaction, works with."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,10 @@ class Server:
 
 @dataclass(frozen=True)
 class Target:
-    """The database worked on. Its `repr` shows no password and `label` is safe to print."""
+    """The database worked on. Its `repr` shows no password and `label` is safe to print.
+
+    `search_path` is a list of names as SQL has them, quoted.
+    """
 
     spec: str
     conninfo: Mapping[str, Any] = field(repr=False)
@@ -69,6 +69,7 @@ class Target:
         if service := self.conninfo.get("service"):
             return f"service {service}"
         host = self.conninfo.get("host") or os.environ.get("PGHOST", "localhost")
+        host = f"[{host}]" if ":" in host and "," not in host else host
         port = self.conninfo.get("port") or os.environ.get("PGPORT", "5432")
         database = self.server.database if self.server else self.conninfo.get("dbname", "")
         user = self.server.user if self.server else self.conninfo.get("user", "")
@@ -79,33 +80,40 @@ class Target:
     ) -> psycopg.Connection[Any]:
         """A new session, times in UTC, statements never prepared on the server.
 
-        Behind a transaction pooler nothing is SET on the session: the next client would inherit it.
+        Behind a transaction pooler nothing is SET on the session, since the next client would inherit it: there each
+        transaction sets the same for itself.
 
         Raises:
             Unreachable: no connection; the message says why and holds no password.
         """
+        pooled = self.server is not None and self.server.pooled
+        connection = self._open(autocommit, application_name, dbname, PooledConnection if pooled else None)
+        path = {"search_path": self.search_path} if self.search_path else {}
+        if isinstance(connection, PooledConnection):
+            settings = {name: literal(text) for name, text in _SETTINGS.items()} | path
+            connection.local = "; ".join(f"SET LOCAL {name} = {text}" for name, text in settings.items())
+        else:
+            settings = _SETTINGS | path
+            connection.execute(
+                "SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
+                [text for pair in settings.items() for text in pair],
+            )
+            if not autocommit:
+                connection.commit()
+        return connection
+
+    def _open(
+        self, autocommit: bool, application_name: str, dbname: str | None, kind: type[psycopg.Connection[Any]] | None
+    ) -> psycopg.Connection[Any]:
+        """A session on which nothing was done yet."""
         parameters: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, **self.conninfo}
         parameters["application_name"] = application_name
         if dbname:
             parameters["dbname"] = dbname
         try:
-            connection = psycopg.connect(**parameters, autocommit=autocommit, prepare_threshold=None)
+            return (kind or psycopg.Connection).connect(**parameters, autocommit=autocommit, prepare_threshold=None)
         except (psycopg.Error, ValueError, OSError) as error:
             raise Unreachable(self._why_unreachable(str(error))) from None
-        if not (self.server and self.server.pooled):
-            self._set_session(connection)
-        return connection
-
-    def _set_session(self, connection: psycopg.Connection[Any]) -> None:
-        settings = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
-        if self.search_path:
-            settings["search_path"] = self.search_path
-        connection.execute(
-            "SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
-            [text for pair in settings.items() for text in pair],
-        )
-        if not connection.autocommit:
-            connection.commit()
 
     def _why_unreachable(self, cause: str) -> str:
         remedy = _remedy(cause)
@@ -122,18 +130,21 @@ def parse(spec: str, environ: Mapping[str, str] = os.environ) -> Target:
     """
     if spec.startswith("env:"):
         name = spec.removeprefix("env:")
-        if not (url := environ.get(name, "").strip()):
+        # Some loaders of .env files leave the quotes.
+        if not (url := environ.get(name, "").strip().strip("'\"")):
             raise UsageError(f"target {spec}: the environment variable {name} is not set; set it to a database URL")
         return _from_url(spec, url)
     if spec.startswith("service:"):
-        return Target(spec=spec, conninfo={"service": spec.removeprefix("service:")})
+        if not (service := spec.removeprefix("service:")):
+            raise UsageError("target service: names no service; write service:NAME, a section of pg_service.conf")
+        return Target(spec=spec, conninfo={"service": service})
     if "://" not in spec:
         raise UsageError(
             "the target is none of: embedded · env:NAME · service:NAME · postgresql://user@host/database; "
             "put a connection string into an environment variable and name it with env:"
         )
-    target = _from_url("url", spec)
-    if "password" in target.conninfo:
+    target = _from_url("URL", spec)
+    if urls.secrets_of(target.conninfo):
         raise UsageError(
             "the target URL holds a password, and a notebook's parameters are written into its output file: delete "
             "that file, change the password, put the URL into an environment variable and pass target=env:NAME"
@@ -141,27 +152,9 @@ def parse(spec: str, environ: Mapping[str, str] = os.environ) -> Target:
     return replace(target, spec=target.label)
 
 
-def holds_password(spec: str) -> bool:
-    """Whether `spec` is a URL with a password in it, in whatever place."""
-    return "://" in spec and (":" in urlsplit(spec).netloc.rpartition("@")[0] or "password=" in spec)
-
-
 def _from_url(spec: str, url: str) -> Target:
-    scheme, colon, rest = url.partition("://")
-    if not colon or scheme.partition("+")[0] not in {"postgresql", "postgres"}:
-        raise UsageError(f"target {spec}: not a PostgreSQL URL; write postgresql://user@host:5432/database")
-    try:
-        parts = urlsplit("postgresql://" + rest)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        known = urlencode([(key, value) for key, value in query if key not in _ORM_PARAMETERS])
-        conninfo = conninfo_to_dict(urlunsplit(parts._replace(query=known)))
-    except (psycopg.Error, ValueError):
-        # libpq quotes the part it could not read, and that may be the password.
-        raise UsageError(
-            f"target {spec}: the URL cannot be read; percent-encode @ : / ? # in its user and password, and pass only "
-            "libpq's parameters after the ?"
-        ) from None
-    return Target(spec=spec, conninfo=conninfo, search_path=dict(query).get("schema"))
+    conninfo, search_path = urls.read(spec, url)
+    return Target(spec=spec, conninfo=conninfo, search_path=search_path)
 
 
 def identify(target: Target) -> Target:
@@ -171,7 +164,8 @@ def identify(target: Target) -> Target:
         Unreachable: no connection.
         Unsupported: the server is older or newer than the versions accepted, or not PostgreSQL.
     """
-    with target.connect(application_name="playbook identify") as connection:
+    # Nothing is set on this session, since it may turn out to be somebody else's as well.
+    with target._open(True, "playbook identify", None, None) as connection:
         try:
             row = connection.execute(
                 "SELECT current_setting('server_version'), current_setting('server_version_num')::int, "
@@ -192,11 +186,9 @@ def identify(target: Target) -> Target:
 
 
 def scrub(text: str, conninfo: Mapping[str, Any]) -> str:
-    """`text` without the password of `conninfo`, in whatever form it stands there."""
-    password = str(conninfo.get("password") or "")
-    for form in sorted({password, urlencode({"": password})[1:]}, key=len, reverse=True):
-        if form:
-            text = text.replace(form, "********")
+    """`text` without the secrets of `conninfo`, in whatever form they stand there."""
+    for form in urls.secrets_of(conninfo):
+        text = text.replace(form, "********")
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:********@", text)
 
 
@@ -205,9 +197,16 @@ def _remedy(cause: str) -> str:
         (r"password authentication failed|no password supplied", "check user and password (~/.pgpass works too)"),
         (r'database "[^"]*" does not exist', "check the database name in the URL"),
         (r'role "[^"]*" does not exist', "check the user in the URL"),
+        (
+            r"certificate verify failed|certificate has expired",
+            "the server's certificate has expired, or nobody in sslrootcert vouches for it; "
+            "openssl s_client -starttls postgres shows it",
+        ),
         (r"certificate|SSL", "check sslmode, sslrootcert and the server's certificate"),
         (r"no pg_hba.conf entry", "the server's pg_hba.conf admits no such client; ask its administrator"),
         (r"definition of service", "check the name against pg_service.conf (PGSERVICEFILE)"),
+        (r"too many clients|remaining connection slots", "wait for a free connection, or raise max_connections"),
+        (r"starting up|shutting down|recovery mode", "wait until the server has started, and try again"),
         (r"timeout|refused|No such file|could not translate|resolve", "check host and port, and that the server runs"),
     ):
         if re.search(pattern, cause, re.IGNORECASE):

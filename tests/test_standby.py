@@ -1,0 +1,48 @@
+"""A streaming standby as target: looked at, planned and measured, never changed."""
+
+from __future__ import annotations
+
+import pytest
+from tests.fix_shop import PLAN, ROWS, WORKLOAD, Shop
+
+from playbook.errors import Unsupported
+from playbook.target.connect import Target
+
+
+@pytest.fixture
+def standby_shop(empty15, standby15, tmp_path, monkeypatch):
+    """The shop made on the primary and reached on its standby, once that has all of it."""
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text(WORKLOAD)
+    with empty15.connect() as connection:
+        connection.execute(ROWS)
+        connection.execute("VACUUM (ANALYZE)")
+    standby15.catch_up(empty15)
+    target = Target(spec="env:SHOP_URL", conninfo=standby15.conninfo(empty15.server.database))
+    shop = Shop(target, tmp_path / "plan.yaml", tmp_path)
+    monkeypatch.setenv("SHOP_URL", shop.url())
+    return shop
+
+
+def test_it_is_looked_at_and_measured_and_its_steps_say_what_is_in_the_way(standby_shop):
+    playbook = standby_shop.playbook(apply=False, measure=True, budget_s=1.5)
+    assert playbook.context.target.server.standby
+    phase = playbook.phase("1")
+    states = phase.check().steps
+    assert {state.status for _, state in states} == {"blocked"}
+    assert all("the target is a standby, which is read-only: name the primary" in state.reason for _, state in states)
+    assert [len(statements) for _, statements, _ in phase.preview().steps] == [1, 1]
+    measured = phase.before()
+    assert measured.executed
+    assert any(each.rounds for each in measured.measurements)
+    assert {each.query for each in measured.measurements if each.plan} >= {"latest_orders", "open_orders"}
+    assert not phase.apply().changes
+
+
+def test_applying_is_refused_in_one_line(standby_shop):
+    refused = "is a standby, which is read-only; name the primary to apply anything"
+    with pytest.raises(Unsupported, match=refused):
+        standby_shop.context(apply=True)
+    looked_at = standby_shop.context(apply=False)
+    with pytest.raises(Unsupported, match=refused), looked_at.hold("apply"):
+        pass
