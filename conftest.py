@@ -22,6 +22,7 @@ pytest_plugins = (
     "tests.fix_results",
     "tests.fix_cache",
     "tests.fix_service",
+    "tests.fix_library",
 )
 
 _HOME = pytest.StashKey[str]()

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Numeric, Select, cast, func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -229,7 +230,7 @@ def _baselines(session: Session, switches: Switches, hypothesis: str) -> list[An
     if switches.eager_load:
         latest = (
             select(*columns)
-            .distinct(baseline.metric_name)
+            .ext(distinct_on(baseline.metric_name))
             .where(baseline.hypothesis == hypothesis)
             .order_by(baseline.metric_name, baseline.collection_date.desc(), baseline.id)
         )
