@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from tests.fix_prisma import READER
+from tests.fix_prisma import CANARY, READER
 
+from playbook.settings import DEFAULT_PLAN
+
+PLAN_HEAD = """\
+name: proposals
+title: Other steps
+workload: workload.sql
+phases:
+  - id: "1"
+    title: One
+    week: 1
+    priority: critical
+    notebook: one
+    steps:
+"""
 PHASES = ("1.1", "3.2", "4.1")
 EXPECTED = {
     "1.1/idx_hypothesis_events_user_timestamp_hypothesis": ("planned", ""),
@@ -98,3 +112,44 @@ def test_what_another_index_covers_is_not_shown_as_to_be_run(prisma):
 
 def test_tables_are_told_from_those_of_the_same_name_in_another_schema(prisma):
     assert prisma.playbook().step("1.1/idx_proposal_status_customer_created").tables == ["public.proposals"]
+
+
+def plan_of(prisma, steps):
+    """The plan with one phase of other steps."""
+    path = prisma.folder / "plan.yaml"
+    path.write_text(PLAN_HEAD + steps)
+    (prisma.folder / "workload.sql").write_text(DEFAULT_PLAN.with_name("workload.sql").read_text())
+    prisma.plan = path
+    return prisma
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            "{name: one_each, kind: index, table: proposals, columns: [customer_id], unique: true}",
+            'could not create unique index "one_each"',
+        ),
+        (
+            "{name: as_number, kind: index, table: proposals, columns: [{expression: CAST(title AS integer)}]}",
+            "InvalidTextRepresentation (22P02), in words that quote a row",
+        ),
+        (
+            "{name: is_number, kind: check, table: proposals, expression: CAST(title AS integer) > 0}",
+            "InvalidTextRepresentation (22P02), in words that quote a row",
+        ),
+        (
+            "{name: to_user, kind: foreign_key, table: proposals, columns: [title], references: {table: users, columns: [id]}}",
+            "600 rows violate it",
+        ),
+    ],
+)
+def test_an_error_of_the_server_is_told_without_what_it_quotes_of_the_rows(prisma, step, said):
+    applied = plan_of(prisma, f"      - {step}\n").playbook().phase("1").apply()
+    ((_, state, _),) = applied.steps
+    assert state.status in {"failed", "blocked"}
+    assert said in state.reason
+    assert CANARY not in state.reason.lower()
+    if state.status == "failed":
+        shown = prisma.playbook(show_values=True).phase("1").apply()
+        assert CANARY in shown.steps[0][1].reason.lower()

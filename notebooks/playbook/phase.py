@@ -27,6 +27,7 @@ from playbook.evidence.measure import Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
 from playbook.step import State, Step
+from playbook.target.server_errors import masked
 from playbook.trial import Trial
 
 WRITES_S = 1.5
@@ -109,7 +110,7 @@ class Phase:
         try:
             return step.apply({"before": [each.to_json() for each in before]})
         except PlaybookError as error:
-            return State("failed", one_line(error))
+            return State("failed", one_line(error) if self._context.shows_values else masked(error))
 
     def after(self) -> Measured:
         """The same measurement again, the rows with and without the change, and what writers pay. Changes no table."""

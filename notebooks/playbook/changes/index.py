@@ -199,7 +199,7 @@ class IndexChange(Change):
 
     def _part_bytes(self, connection: psycopg.Connection[Any], part: Part) -> int | None:
         """Rows × (8 bytes of tuple header + 4 of line pointer + average widths), at btree's 90 % fill factor."""
-        if part.table.estimated_rows < 0:
+        if part.table.estimated_rows < 0 or any(key.expression for key in self.wanted.keys):
             return None
         columns = [key.column for key in self.wanted.keys if key.column] + list(self.wanted.include)
         row = connection.execute(

@@ -91,7 +91,7 @@ def replication_lag(connection: psycopg.Connection[Any]) -> list[Finding]:
 def disk(needed_bytes: int | None) -> list[Finding]:
     """What the change will take; what the server's disk has left cannot be asked with SQL."""
     if needed_bytes is None:
-        detail = "expected size unknown: the table was never analysed; free disk cannot be asked with SQL"
+        detail = "expected size unknown: an expression, or a table never analysed; free disk cannot be asked with SQL"
     else:
         needed = f"{needed_bytes / 2**20:.1f} MB" if needed_bytes >= 2**20 else f"{-(-needed_bytes // 1024)} kB"
         detail = f"needs about {needed}, and as much WAL; free disk cannot be asked with SQL"

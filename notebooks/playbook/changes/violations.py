@@ -9,9 +9,10 @@ from typing import Any
 
 import psycopg
 
-from playbook.errors import NotAnalysed, one_line
+from playbook.errors import NotAnalysed
 from playbook.plan.admission import admit
 from playbook.target.catalog import Table
+from playbook.target.server_errors import without_values
 from playbook.target.sql import quote
 
 COUNT_LIMIT_S = 600
@@ -76,4 +77,4 @@ def _reading(connection: psycopg.Connection[Any]) -> Iterator[None]:
     except psycopg.errors.QueryCanceled:
         raise NotAnalysed(f"counting its rows took longer than {COUNT_LIMIT_S} s") from None
     except psycopg.Error as error:
-        raise NotAnalysed(one_line(error.diag.message_primary or error)) from None
+        raise NotAnalysed(without_values(error)) from None

@@ -14,6 +14,7 @@ import psycopg
 from playbook.errors import NotAnalysed, PlanError, one_line
 from playbook.plan.parsing import parse_select
 from playbook.target.pooling import local_settings
+from playbook.target.server_errors import without_values
 
 if TYPE_CHECKING:
     from playbook.plan.workload import Bound
@@ -79,7 +80,7 @@ def reading(connection: Connection, *, timeout_s: float, repeatable: bool = Fals
 
 def why(error: Exception, bound: Bound) -> str:
     """The error in one line, with the query's values masked: the server likes to quote them."""
-    text = one_line(getattr(getattr(error, "diag", None), "message_primary", None) or error)
+    text = without_values(error) if isinstance(error, psycopg.Error) else one_line(error)
     for value in sorted((str(value) for value in bound.values if value not in (None, "")), key=len, reverse=True):
         text = text.replace(value, "***")
     return text
