@@ -86,6 +86,13 @@ def test_the_commands_of_undo_run(foreign, indexes_only):
         assert done.returncode == 0 or "undo 1.1/" in command, (command, done.stderr)
 
 
+def test_the_commands_of_refreshing_run(foreign):
+    start = COMMANDS.index(".venv/bin/playbook refresh")
+    for command in COMMANDS[start : start + 3]:
+        done = bash(command, PLAYBOOK_TARGET="env:DATABASE_URL", DATABASE_URL=foreign)
+        assert done.returncode == 0, (command, done.stderr)
+
+
 def test_the_help_text_is_the_programs_own():
     shown = re.search(r"```text\n(Usage: playbook run.*?)```", README, re.S)
     assert shown, "the README holds the help of `playbook run`"

@@ -183,6 +183,44 @@ FROM proposals
 GROUP BY status
 ORDER BY status;
 
+-- name: dashboard_processing_hours
+-- about: analytics dashboard: how long proposals took, those still open counted to the end of today, by day and status
+SELECT date_trunc('day', created_at, 'UTC') AS date, status,
+       avg(extract(epoch FROM coalesce(approved_at,
+         (date_trunc('day', now() AT TIME ZONE 'UTC') + interval '1 day') AT TIME ZONE 'UTC') - created_at) / 3600)
+         AS avg_processing_hours
+FROM proposals
+GROUP BY date_trunc('day', created_at, 'UTC'), status
+ORDER BY date DESC, status;
+
+-- The dashboard once proposal_analytics_summary stands
+
+-- name: dashboard_daily_from_summary
+-- answers: dashboard_daily
+SELECT date, status, count, avg_value, total_value
+FROM proposal_analytics_summary
+ORDER BY date DESC, status;
+
+-- name: dashboard_daily_last_30_days_from_summary
+-- answers: dashboard_daily_last_30_days
+SELECT date, status, count, avg_value, total_value
+FROM proposal_analytics_summary
+WHERE date >= date_trunc('day', CAST(:since AS timestamptz), 'UTC')
+ORDER BY date DESC, status;
+
+-- name: dashboard_totals_by_status_from_summary
+-- answers: dashboard_totals_by_status
+SELECT status, CAST(sum(count) AS bigint) AS count, sum(total_value) AS total_value
+FROM proposal_analytics_summary
+GROUP BY status
+ORDER BY status;
+
+-- name: dashboard_processing_hours_from_summary
+-- answers: dashboard_processing_hours
+SELECT date, status, avg_processing_hours
+FROM proposal_analytics_summary
+ORDER BY date DESC, status;
+
 
 -- 3.2 Hypothesis validation performance
 

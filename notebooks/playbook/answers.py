@@ -79,6 +79,13 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Refreshed:
+    """Per summary what became of its refresh: step, word (`refreshed`, `skipped`, `failed`), how or why not."""
+
+    summaries: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class UndoPreview:
     """What `undo` would run, in its order: the last step first."""
 

@@ -10,6 +10,7 @@ from playbook.changes.change import Change
 from playbook.context import Context
 from playbook.errors import Drifted, StepError, one_line
 from playbook.journal import APPLIED, Entry, Sent
+from playbook.refreshes import Refresh, Refreshes
 from playbook.target.execute import UNRECORDED, execute
 from playbook.target.sql import Statement, literal
 
@@ -39,7 +40,10 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
             raise StepError(f"{step}: {missing}; run again to go on with them")
         objects = change.objects(connection)
         evidence = {**entry.evidence, "proof": change.proof(connection)}
-    context.journal.close(step, "applied", seconds=time.monotonic() - started, objects=objects, evidence=evidence)
+    seconds = time.monotonic() - started
+    if first := entry.evidence.get("refreshed"):
+        Refreshes(context.journal.store).record(Refresh(**first, seconds=seconds, manner="plain"))
+    context.journal.close(step, "applied", seconds=seconds, objects=objects, evidence=evidence)
 
 
 def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> Entry:
@@ -57,6 +61,8 @@ def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]
         if change.stands().standing in {"begun", "unfinished"}:
             done = earlier.statements[: list(context.journal.states(step).values()).count("done")]
             undo, objects = change.undo_after(earlier.undo), earlier.objects | objects
+    with context.connect() as connection:
+        evidence = {**evidence, **change.marks(connection)}
     begun = Entry(
         step=step,
         kind=change.kind,

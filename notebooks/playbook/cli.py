@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,14 +17,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from playbook import report, undoing
+from playbook import refreshing, report, undoing
 from playbook.context import open_context
 from playbook.errors import PlaybookError, UsageError
 from playbook.matrix import priority_matrix
+from playbook.plan import schedule
 from playbook.run import run as run_notebooks
 from playbook.settings import NOTEBOOKS, Settings
 from playbook.target.url import holds_secret
-from playbook.tell import print_matrix, print_steps, print_undone
+from playbook.tell import print_kept, print_matrix, print_refreshed, print_steps, print_undone
 
 app = typer.Typer(
     add_completion=False,
@@ -177,6 +179,48 @@ def serve(
         context = open_context(_settings("embedded", plan=plan, scale=scale, journal=journal), progress)
     chosen = {None: applied_switches(context), True: None, False: Switches.optimized()}[as_found]
     service.run(context.target, chosen, port=port, say=lambda text: out.print(escape(text)))
+
+
+@app.command()
+def refresh(
+    steps: Annotated[list[str] | None, typer.Argument(metavar="[STEP]...", help="Steps; default: all.")] = None,
+    every: Annotated[str | None, typer.Option("--every", help="Again and again: 15m, 6h, 1d. Default: once.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Although nothing has changed since the last one.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Only show what is kept, its job and its refreshes.")] = False,
+    timers: Annotated[bool, typer.Option("--timers", help="Only print lines for crontab and systemd.")] = False,
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    map_: MapOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Refresh the summaries that stand, where their tables have changed."""
+    settings = _settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal)
+    chosen, interval = tuple(steps or ()), schedule.every(every) if every else None
+    with _status() as progress:
+        context = open_context(settings, progress)
+        if show or timers:
+            there = refreshing.kept(context, chosen)
+        elif not interval:
+            outcomes = refreshing.refresh(context, chosen, force=force)
+    if show:
+        print_kept(out, context, there)
+    elif timers:
+        options = refreshing.options(settings)
+        out.print(escape(refreshing.timers(there, interval, options)))
+    elif interval:
+        for outcomes in refreshing.repeat(lambda: open_context(settings), chosen, interval, _stopped()):
+            print_refreshed(out, outcomes)
+    else:
+        print_refreshed(out, outcomes)
+        raise typer.Exit(1 if any(one.word == "failed" for one in outcomes) else 0)
+
+
+def _stopped() -> threading.Event:
+    """Set when a service manager asks the process to end."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

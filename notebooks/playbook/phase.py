@@ -7,25 +7,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from playbook import parts
+from playbook import parts, refreshing
 from playbook.answers import (
     Applied,
     Checked,
     Measured,
     Plans,
     Preview,
+    Refreshed,
     SameRows,
     Settled,
     StepVerdict,
     UndoPreview,
     Verdicts,
 )
+from playbook.changes.summary import Summary
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
 from playbook.evidence.compare import Case, Comparison, keep_or_drop, steadiest
 from playbook.evidence.measure import Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
+from playbook.refreshes import Refreshes
 from playbook.step import State, Step
 from playbook.target.server_errors import masked
 from playbook.trial import Trial
@@ -55,7 +58,10 @@ class Phase:
     def preview(self) -> Preview:
         """The exact SQL, in order, with its undo and the lock each statement takes. Changes nothing."""
         steps = tuple((step.id, step.statements(), step.undo_statements()) for step in self.steps)
-        return Preview(steps, self._context.journal.store.announcement)
+        journal = self._context.journal.store.announcement
+        if any(isinstance(step.change, Summary) for step in self.steps):
+            journal += f"; {Refreshes(self._context.journal.store).announcement}"
+        return Preview(steps, journal)
 
     def check(self) -> Checked:
         """Whether each step applies here, stands already, and is safe now. Changes nothing."""
@@ -115,13 +121,16 @@ class Phase:
     def after(self) -> Measured:
         """The same measurement again, the rows with and without the change, and what writers pay. Changes no table."""
         standing = [step for step in self.steps if self._state(step).status in {"applied", "exists"}]
+        if any(step.change.answers for step in standing if step.change):
+            self._context.refresh()  # what answers the claims reads relations that were made just now
         to_judge = [step for step in standing if not self._kept_comparisons(step)]
         if to_judge:
             self._after = steadiest(
-                lambda: self._trial.measure(standing), lambda after: self._trial.drift(self._before, after)
+                lambda: self._trial.measure(standing, applied=True),
+                lambda after: self._trial.drift(self._before, after),
             )
         else:
-            self._after = self._trial.measure(standing)
+            self._after = self._trial.measure(standing, applied=True)
         for step in self.steps:
             self._found[step.id] = self._judge(step)
         self._context.progress("")
@@ -148,6 +157,15 @@ class Phase:
     def same_rows(self) -> SameRows:
         """Whether each query returns the same rows with the change and without it."""
         return SameRows(tuple(self._comparisons()))
+
+    def refresh(self) -> Refreshed:
+        """Brings what the steps keep up to date where the tables have changed; nothing unless steps may be applied."""
+        if not self._context.settings.applies:
+            return Refreshed(())
+        ours = {step.id for step in self.steps}
+        there = tuple(each.step for each in refreshing.kept(self._context) if each.step in ours)
+        done = refreshing.refresh(self._context, there) if there else []
+        return Refreshed(tuple((one.step, one.word, one.said) for one in done))
 
     def preview_undo(self) -> UndoPreview:
         """What `undo` would run. Changes nothing."""

@@ -15,6 +15,7 @@ from playbook.context import Context
 from playbook.errors import Ambiguous, NamesError, PlanError
 from playbook.journal import APPLIED, Entry
 from playbook.plan.model import Phase, StepSpec
+from playbook.target.catalog import LOCK_TIMEOUT_MS
 from playbook.target.sql import Statement
 
 Status = Literal["planned", "applied", "exists", "covered", "not_applicable", "blocked", "dropped", "failed", "undone"]
@@ -60,6 +61,10 @@ class Step:
             return
         try:
             change = kind(self.spec, self._context.names, self._context.catalog)
+            if kind.ask is not Change.ask:
+                with self._context.connect() as connection, connection.transaction(force_rollback=True):
+                    connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}".encode())
+                    change.ask(connection)
         except (Ambiguous, PlanError) as error:
             self._hindrance = State("blocked", str(error))
         except NamesError as error:
@@ -147,7 +152,7 @@ class Step:
         if entry and entry.status == "applying":
             return State("planned", f"run {entry.run_id} was interrupted here; apply resumes it", findings)
         if entry and entry.status == "applied" and self.change.stands().standing == "begun":
-            return State("planned", f"run {entry.run_id} added it NOT VALID; every row is right now", findings)
+            return State("planned", f"run {entry.run_id} applied a part of it; {self.change.stands().reason}", findings)
         if entry and entry.status == "applied":
             return State("planned", f"run {entry.run_id} applied it, and others have dropped it since", findings)
         lacks = [finding for finding in findings if finding.concern == "privilege"]

@@ -6,9 +6,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from playbook import figures
 from playbook.context import Context
 from playbook.journal import Entry
 from playbook.matrix import MatrixItem
+from playbook.refreshing import Kept, Outcome
 from playbook.undoing import Undone
 
 
@@ -38,6 +40,41 @@ def print_steps(console: Console, context: Context, entries: list[Entry]) -> Non
     for entry in entries:
         table.add_row(escape(entry.step), entry.status, entry.changed_at, entry.run_id, escape(entry.reason))
     console.print(table)
+
+
+def print_kept(console: Console, context: Context, kept: list[Kept]) -> None:
+    """What is kept, how old it may be, its job, and its last refreshes with their costs and failures."""
+    if not kept:
+        console.print(escape(f"{context.target.label}: no summary of the plan stands"))
+        return
+    rows = Table("step", "kept as", "age", "pg_cron (its zone)", box=None, pad_edge=False)
+    for each in kept:
+        last = next((one for one in each.history if not one.error), None)
+        age = figures.duration(last.age_s) if last else "not recorded"
+        rows.add_row(escape(each.step), escape(each.summary.qualified), age, escape(each.job or "no job"))
+    console.print(rows)
+    console.print()
+    rows = Table("refreshed at", "step", "how", "took", "rows changed", "WAL", "error", box=None, pad_edge=False)
+    for each in kept:
+        for one in each.history[:10]:
+            rows.add_row(
+                one.started_at,
+                escape(each.step),
+                one.manner or "failed",
+                figures.duration(one.seconds),
+                figures.count(one.rows_changed),
+                figures.size(one.wal_bytes),
+                escape(one.error),
+            )
+    console.print(rows)
+
+
+def print_refreshed(console: Console, outcomes: list[Outcome]) -> None:
+    """What became of each summary."""
+    if not outcomes:
+        console.print("no summary of the plan stands here, so there is nothing to refresh")
+    for one in outcomes:
+        console.print(escape(f"{one.step}: {one.word}: {one.said}"))
 
 
 def print_undone(console: Console, context: Context, undone: list[Undone]) -> None:

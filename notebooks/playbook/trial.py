@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from playbook.changes.change import Change
 from playbook.context import Context
 from playbook.errors import NamesError, NotAnalysed, PlanError
 from playbook.evidence.compare import Case, Comparison, compare, machine_drift
 from playbook.evidence.measure import Measurement, measure, yardsticks
-from playbook.evidence.rows import same_rows
+from playbook.evidence.rows import SameRows, same_rows
 from playbook.evidence.statistics import Drift
 from playbook.plan.admission import admit
-from playbook.plan.binds import bind
+from playbook.plan.binds import bind, rebind
 from playbook.plan.workload import Bound, load
 from playbook.step import Step
 
@@ -35,6 +37,17 @@ class Trial:
     def claims(self, step: Step) -> list[Bound]:
         """The step's own queries on the target, each with its values."""
         return [bound for name in step.spec.claims for bound in self._bind(name)]
+
+    def answers(self, step: Step) -> list[Bound]:
+        """How the step's own queries are asked once it stands: mostly as before, else by what answers them."""
+        return [self._answer(step, bound) for bound in self.claims(step) if bound.query not in self.left_out]
+
+    def _answer(self, step: Step, bound: Bound) -> Bound:
+        """Under the name and with the values of the query that it answers."""
+        other = next((each for each in self._workload.values() if each.answers == bound.query), None)
+        if other is None or step.change is None or not step.change.answers:
+            return bound
+        return rebind(other, bound, self._context.names)
 
     def controls(self) -> list[Bound]:
         """The plan's controls, with a common value each, and those that any target has."""
@@ -62,13 +75,15 @@ class Trial:
             admit(connection, bounds[0].sql)
         return bounds
 
-    def measure(self, steps: Iterable[Step]) -> dict[Case, Measurement]:
+    def measure(self, steps: Iterable[Step], *, applied: bool = False) -> dict[Case, Measurement]:
         """One phase of measuring: the claims of `steps` and the controls, interleaved round by round.
 
-        Where nothing may be executed, each query is only planned.
+        Once they are `applied`, what answers the claims is measured in their place, under their names. Where nothing
+        may be executed, each query is only planned.
         """
         steps = list(steps)
-        bounds = {_case(bound): bound for step in steps for bound in self.claims(step)}
+        asked = self.answers if applied else self.claims
+        bounds = {_case(bound): bound for step in steps for bound in asked(step)}
         if not bounds:
             return {}
         settings = self._context.settings
@@ -124,7 +139,27 @@ class Trial:
         if bound is None or not self._context.settings.measures:
             return comparison
         self._context.progress(f"same rows: {bound.query} ({bound.bind})")
+        if step.change.answers:
+            return comparison.with_rows(self._same_as_kept(step.change, bound, self._answer(step, bound)))
         return comparison.with_rows(same_rows(self._context.connect, bound, bound, without=step.change.without))
+
+    def _same_as_kept(self, change: Change, asked: Bound, answer: Bound) -> SameRows:
+        """The plain query against what answers it, in one snapshot.
+
+        What is kept may be older than the tables. Where the rows differ, the answer is therefore computed over the
+        definition as well: if that gives the plain query's rows, those that were kept are right for their time.
+        """
+        found = same_rows(self._context.connect, asked, answer)
+        if found.equal:
+            return replace(found, reason=change.remark())
+        sql = change.over_definition(answer.sql) if found.equal is False else None
+        if sql is None:
+            return found
+        now = same_rows(self._context.connect, asked, replace(answer, sql=sql))
+        if now.equal is False:
+            return found
+        reason = f"the tables were written to since it was refreshed ({found.reason}); {change.remark()}"
+        return replace(now, reason="; ".join(filter(None, (now.reason, reason))))
 
 
 def _case(bound: Bound) -> Case:

@@ -133,6 +133,14 @@ def settled(answer: answers.Settled) -> Shown:
     return _paragraphs(lines or ["Nothing is applied, so there is nothing to settle."])
 
 
+def refreshed(answer: answers.Refreshed) -> Shown:
+    """One line for each summary."""
+    if not answer.summaries:
+        return _paragraphs(["Nothing is kept here, so there is nothing to refresh."])
+    rows = [Row((code(step, head=True), Cell(word), Cell(said))) for step, word, said in answer.summaries]
+    return table(("step", "refresh", "how, or why not"), rows)
+
+
 def plans(answer: answers.Plans) -> Shown:
     """The plan trees of each query side by side, one under the other."""
     both = [each for each in answer.comparisons if each.before_plan and each.after_plan]
@@ -174,5 +182,6 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     answers.Settled: settled,
     answers.Plans: plans,
     answers.SameRows: same_rows,
+    answers.Refreshed: refreshed,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""

@@ -65,6 +65,8 @@ class Change(ABC):
     """Whether it works through the planner alone: then a query whose plan stayed the same was not made faster by it."""
     of_service: ClassVar[bool] = False
     """Whether it changes the reference service, which runs on the embedded sample and nowhere else."""
+    answers: ClassVar[bool] = False
+    """Whether what it makes is asked instead: its claims are then measured by the queries that answer them."""
     gives_up_on: ClassVar[tuple[type[psycopg.Error], ...]] = ()
     """Errors of a statement after which what its step has made so far is taken back at once."""
 
@@ -72,6 +74,12 @@ class Change(ABC):
         self.spec = spec
         self.names = names
         self.catalog = catalog
+
+    def ask(self, connection: psycopg.Connection[Any]) -> None:  # noqa: B027 - most kinds have nothing to ask
+        """Has the server answer what the catalog alone leaves open, before anything else is asked of the change.
+
+        Nothing is executed, and nothing written: it may be asked of a foreign target in a dry run.
+        """
 
     @property
     @abstractmethod
@@ -134,6 +142,17 @@ class Change(ABC):
     @abstractmethod
     def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
         """Disk taken by what the change made."""
+
+    def marks(self, connection: psycopg.Connection[Any]) -> dict[str, Any]:
+        """What is to be kept with the journal's entry of how the target was just before the first statement."""
+        return {}
+
+    def over_definition(self, sql: str) -> str | None:
+        """The query `sql`, which reads what the change keeps, over the rows that this is made from; None: no such way.
+
+        Where something is kept for a while, an answer may be older than the tables and right all the same.
+        """
+        return None
 
     def remark(self) -> str:
         """What has to be said beside "applied"."""

@@ -48,11 +48,15 @@ def ownership(connection: psycopg.Connection[Any], table: Table, *, creates: boo
     else:
         worker = user
     # Who is to be the owner, or its member, has what the owner has.
-    may_create = "SELECT pg_catalog.has_schema_privilege(%s::name, %s, 'CREATE')"
-    if creates and not _one(connection, may_create, worker, quote(table.schema)):
-        remedy = f"GRANT CREATE ON SCHEMA {quote(table.schema)} TO {quote(worker)};"
-        findings.append(Finding("privilege", f"{worker} may not create in schema {table.schema}", remedy))
-    return findings
+    return [*findings, *may_create(connection, table.schema, worker)] if creates else findings
+
+
+def may_create(connection: psycopg.Connection[Any], schema: str, role: str) -> list[Finding]:
+    """Whether the role may create in the schema; the remedy names the missing GRANT."""
+    if _one(connection, "SELECT pg_catalog.has_schema_privilege(%s::name, %s, 'CREATE')", role, schema):
+        return []
+    remedy = f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)};"
+    return [Finding("privilege", f"{role} may not create in schema {schema}", remedy)]
 
 
 def long_transactions(connection: psycopg.Connection[Any], effect: str = BUILD_WAITS) -> list[Finding]:

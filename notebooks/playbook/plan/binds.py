@@ -52,6 +52,17 @@ def bind(query: Query, names: Names, connection: psycopg.Connection[Any], *, exe
     return tuple(bounds)
 
 
+def rebind(query: Query, bound: Bound, names: Names) -> Bound:
+    """The query that answers `bound`'s on the target, with its values and under its name.
+
+    Raises:
+        NotFound, Ambiguous: a name of the query cannot be placed on the target.
+    """
+    sql, order = numbered(names.rewrite(query.sql))
+    values = dict(zip(bound.names, bound.values, strict=True))
+    return Bound(bound.query, bound.bind, sql, tuple(values[name] for name in order), order)
+
+
 class _Sampler:
     """Common and rare values of a bind, as PostgreSQL's text of them."""
 

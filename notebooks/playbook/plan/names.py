@@ -143,8 +143,12 @@ class Names:
 
     def is_visible(self, table: Table) -> bool:
         """Whether the bare name means this relation, given the search_path."""
-        schemas = (schema for schema in self.catalog.search_path if self.catalog.table(schema, table.name))
-        return next(schemas, None) == table.schema
+        return self.is_visible_as(table.schema, table.name)
+
+    def is_visible_as(self, schema: str, name: str) -> bool:
+        """Whether the bare name means the relation in this schema, or would once it is made there."""
+        schemas = (each for each in self.catalog.search_path if each == schema or self.catalog.table(each, name))
+        return next(schemas, None) == schema
 
     def _found(self, name: str) -> Table | None:
         try:

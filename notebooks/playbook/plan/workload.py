@@ -7,6 +7,10 @@
     -- bind since: 30 days before the last hypothesis_validation_events.timestamp
     SELECT … WHERE user_id = :user_id AND hypothesis = :hypothesis AND timestamp >= :since …;
 
+    -- name: dashboard_from_summary
+    -- answers: dashboard (how that query is asked once its step stands: the same rows from something else, its binds)
+    SELECT … FROM proposal_analytics_summary WHERE date >= :since …;
+
 A file holds any number of these; other comments are for its readers. All names are the plan's.
 `:name` is a bind where a value can stand: not in a string, a comment, a cast (`::`) or a slice (`[1:2]`).
 """
@@ -29,7 +33,7 @@ from playbook.plan.parsing import parse_select, tokenize
 from playbook.target.sql import literal
 
 _NAME = re.compile(r"--\s*name\s*:(?P<name>.*)", re.IGNORECASE)
-_FIELD = re.compile(r"--\s*(?P<key>about|ties|bind\s(?P<names>[^:]*))\s*:(?P<text>.*)", re.IGNORECASE)
+_FIELD = re.compile(r"--\s*(?P<key>about|ties|answers|bind\s(?P<names>[^:]*))\s*:(?P<text>.*)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z_]\w*\Z")
 _SAMPLED = re.compile(r"sampled\s+from\s+(?P<relation>\S+)\Z", re.IGNORECASE)
 _BEFORE_LAST = re.compile(
@@ -56,7 +60,8 @@ class Bind:
 class Query:
     """A named query in the plan's names, with `:name` where values go. `line` is where its SQL starts in the file.
 
-    `ties` tells why its ORDER BY may leave the order of some rows open; empty where it does not.
+    `ties` tells why its ORDER BY may leave the order of some rows open; empty where it does not. `answers` names the
+    query whose rows it returns too, once a step has made what it reads; it takes that query's values.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Query:
     binds: tuple[Bind, ...] = ()
     line: int = 0
     ties: str = ""
+    answers: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class _Block:
 
     name: str
     line: int
-    texts: dict[str, list[str]] = field(default_factory=lambda: {"about": [], "ties": []})
+    texts: dict[str, list[str]] = field(default_factory=lambda: {"about": [], "ties": [], "answers": []})
     binds: list[Bind] = field(default_factory=list)
     sql: list[str] = field(default_factory=list)
     sql_line: int = 0
@@ -133,6 +139,7 @@ def load(path: Path | str) -> dict[str, Query]:
         queries[block.name] = _query(path, block)
     if not queries:
         raise PlanError(f"{path}:1: no query; each starts with a line `-- name: some_name`")
+    _check_answers(path, queries)
     return queries
 
 
@@ -228,8 +235,13 @@ def _query(path: Path, block: _Block) -> Query:
     found = placeholders(sql)
     if len(list(parsed.tree.find_all(exp.Placeholder, exp.Parameter))) != len(found):
         raise PlanError(f"{where}: a value is written :name, without a space and without quotes; $1, ? and @ are not")
-    _check_binds(path, block, sql, found)
     texts = {key: " ".join(lines) for key, lines in block.texts.items()}
+    if not texts["answers"]:
+        _check_binds(path, block, sql, found)
+    elif block.binds:
+        raise PlanError(
+            f"{path}:{block.binds[0].line}: {block.name} takes the values of {texts['answers']}: no bind line"
+        )
     return Query(block.name, sql=sql, binds=tuple(block.binds), line=block.sql_line, **texts)
 
 
@@ -250,6 +262,24 @@ def _check_binds(path: Path, block: _Block, sql: str, found: Sequence[Placeholde
             line = block.sql_line + sql.count("\n", 0, placeholder.start)
             missing = f"`-- bind {placeholder.name}: …`"
             raise PlanError(f"{path}:{line}: {block.name}: :{placeholder.name} has no {missing} line above the SQL")
+
+
+def _check_answers(path: Path, queries: dict[str, Query]) -> None:
+    """What answers another query needs that query, alone, and no value that this one has not."""
+    answered: set[str] = set()
+    for query in queries.values():
+        if not query.answers:
+            continue
+        where = f"{path}:{query.line}: {query.name}"
+        asked = queries.get(query.answers)
+        if asked is None or asked.answers:
+            raise PlanError(f"{where}: answers {query.answers}, which is no query of this file that is asked by itself")
+        if asked.name in answered:
+            raise PlanError(f"{where}: {asked.name} is answered by another query already")
+        answered.add(asked.name)
+        known = {name for bind in asked.binds for name in bind.names}
+        if missing := [each.name for each in placeholders(query.sql) if each.name not in known]:
+            raise PlanError(f"{where}: :{missing[0]} is no bind of {asked.name}, whose values it takes")
 
 
 def _word(path: Path, number: int, text: str, what: str) -> str:
