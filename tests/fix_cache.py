@@ -63,4 +63,5 @@ def mortal_cache() -> Iterator[Mortal]:
     mortal = Mortal(home)
     yield mortal
     mortal.end()
-    shutil.rmtree(home)
+    while home.exists():  # its supervisor may still be looking for holders there
+        shutil.rmtree(home, ignore_errors=True)

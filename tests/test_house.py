@@ -109,7 +109,9 @@ def test_a_kind_that_can_only_be_planned_says_so():
     assert set(kinds()) >= {"partition", "eager_load", "pool", "cache"}
 
 
-@pytest.mark.parametrize("module", ["playbook", "playbook.target.connect", "playbook.target.embedded"])
+@pytest.mark.parametrize(
+    "module", ["playbook", "playbook.target.connect", "playbook.target.embedded", "playbook.service.cache"]
+)
 def test_what_users_import_elsewhere_loads_neither_ipython_nor_pandas(module):
     loaded = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], capture_output=True, text=True, check=True

@@ -16,6 +16,7 @@ PlaybookError                exit code 2 unless said otherwise
  │    ├── LockNotGranted     a bounded lock was not to be had in time
  │    ├── Interrupted        stopped half-way; the journal tells how to go on
  │    └── Drifted            an object was changed by others since it was applied
+ ├── Overloaded              a service has no room for one more request now
  └── RunError                exit code 1: a notebook failed, or rows differ
 """
 
@@ -88,6 +89,10 @@ class Interrupted(StepError):
 
 class Drifted(StepError):
     """An object was changed by others since the playbook made it, so undo leaves it alone."""
+
+
+class Overloaded(PlaybookError):
+    """There is no room for one more request now; try again."""
 
 
 class RunError(PlaybookError):

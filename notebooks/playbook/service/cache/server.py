@@ -1,0 +1,177 @@
+"""The cache server as the cache asks it: short waits, a breaker, and what it is owed after an outage."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from hashlib import sha1
+from typing import Any
+
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from playbook.service.cache.breaker import Breaker
+from playbook.service.cache.connections import Connections, Exhausted
+from playbook.service.cache.counts import Counts
+
+_TABLES = 1000  # names that a process remembers to bump after an outage; beyond them it is a leak
+
+
+class Unavailable(Exception):
+    """The cache server could not be asked; it has been counted why."""
+
+
+class Server:
+    """A Redis-compatible server behind a bounded number of connections.
+
+    After every outage, and after every bump that failed, the versions of the tables are bumped before anything is read:
+    meanwhile others may have written, and a restarted server may hold again what had been let go.
+    """
+
+    def __init__(
+        self, connections: Connections, *, counts: Counts, breaker: Breaker, version_key: Callable[[str], str]
+    ) -> None:
+        self._connections, self._counts, self._breaker = connections, counts, breaker
+        self._version_key = version_key
+        self._known: frozenset[str] = frozenset()
+        self._owed: set[str] = set()
+        self._owing = threading.Lock()
+        self._outages = 0
+        self._unique = itertools.count()
+        self._token = os.urandom(9).hex()
+
+    def fresh(self) -> str:
+        """A text that was never used before, by nobody."""
+        return f"{self._token}{os.getpid():x}.{next(self._unique):x}"
+
+    def know(self, tables: Iterable[str]) -> None:
+        """Remember tables that entries are read from, so that they are bumped after an outage."""
+        if not self._known.issuperset(tables):
+            with self._owing:
+                self._known = self._known.union(tables)
+            if len(self._known) > _TABLES:
+                raise ValueError(f"more than {_TABLES} different tables: name tables, not rows or filters")
+
+    def bump(self, tables: Iterable[str] | None = None) -> bool:
+        """Let go everything that was read from `tables`, None: all; False when it cannot be done now, and is owed.
+
+        While it is owed this process reads nothing from the cache; others may, until the entries' time is over.
+        """
+        self.know(tables or ())
+        with self._owing:
+            self._owed |= self._known if tables is None else set(tables)
+        try:
+            self._exchange(None)
+        except Unavailable:
+            return False
+        return True
+
+    def run(self, script: bytes, keys: Sequence[bytes], *arguments: bytes) -> bytes:
+        """What `script` answers.
+
+        Raises:
+            Unavailable: no answer came, or it was an error.
+        """
+        command = packed(b"EVALSHA", _digest(script), b"%d" % len(keys), *keys, *arguments)
+        try:
+            return self._exchange(command)
+        except NoScriptError:
+            return self._exchange(packed(b"EVAL", script, b"%d" % len(keys), *keys, *arguments))
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._connections.close_idle()
+
+    def _exchange(self, command: bytes | None) -> Any:
+        """The answer to `command`, after what is owed; None is for paying only.
+
+        Raises:
+            Unavailable: no answer came, or it was an error.
+            NoScriptError: EVALSHA names a script that the server does not know.
+        """
+        if not self._breaker.allows():
+            raise Unavailable
+        try:
+            connection = self._connections.take()
+        except Exhausted:
+            self._counts.add(exhausted=1)
+            raise Unavailable from None
+        try:
+            answer = self._ask(connection, command)
+        except NoScriptError:
+            self._breaker.succeeded()
+            raise
+        except ResponseError as error:  # it is not down, but out of memory, say, or a read-only replica
+            self._breaker.succeeded()
+            self._counts.add(errors=1)
+            raise Unavailable from error
+        except (RedisError, OSError) as error:
+            self._breaker.failed()
+            self._counts.add(errors=1)
+            raise Unavailable from error
+        finally:
+            self._connections.give(connection)
+        self._breaker.succeeded()
+        return answer
+
+    def _ask(self, connection: Any, command: bytes | None) -> Any:
+        seen = getattr(connection, "seen", None)  # how many outages there had been when it was connected
+        connection.seen = None
+        try:
+            try:
+                answer = self._talk(connection, command)
+            except Disconnected:
+                if seen is None:
+                    raise
+                # It had stood: the server ended it, or was ended itself. A new socket tells whether one is there.
+                self._note_outage(seen)
+                seen = None
+                answer = self._talk(connection, command)
+        except ResponseError:
+            connection.seen = self._outages if seen is None else seen
+            raise
+        except BaseException:
+            connection.disconnect()  # or an answer that nobody read would be taken for the next one
+            raise
+        connection.seen = self._outages if seen is None else seen
+        return answer
+
+    def _talk(self, connection: Any, command: bytes | None) -> Any:
+        if self._owed:
+            self._pay(connection)
+        if command is None:
+            return None
+        connection.send_packed_command((command,), check_health=False)
+        return connection.read_response()
+
+    def _pay(self, connection: Any) -> None:
+        with self._owing:
+            if not (owed := sorted(self._owed)):
+                return
+            pairs = [text.encode() for table in owed for text in (self._version_key(table), self.fresh())]
+            connection.send_packed_command((packed(b"MSET", *pairs),), check_health=False)
+            connection.read_response()
+            self._owed.clear()
+        self._counts.add(bumps=len(owed))
+
+    def _note_outage(self, seen: int) -> None:
+        """Once an outage, however many connections it broke."""
+        with self._owing:
+            if seen != self._outages:
+                return
+            self._outages += 1
+            self._owed |= self._known
+        self._connections.close_idle()
+
+
+def packed(*parts: bytes) -> bytes:
+    """A command as it is sent."""
+    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+
+
+@lru_cache
+def _digest(script: bytes) -> bytes:
+    return sha1(script, usedforsecurity=False).hexdigest().encode()
