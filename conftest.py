@@ -20,6 +20,7 @@ pytest_plugins = (
     "tests.fix_partitions",
     "tests.fix_sales",
     "tests.fix_prisma",
+    "tests.fix_snake",
     "tests.fix_results",
     "tests.fix_cache",
     "tests.fix_service",

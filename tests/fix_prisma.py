@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,25 +60,37 @@ class Prisma(Shop):
 
 
 @pytest.fixture
-def prisma_server(server: AnyServer) -> AnyServer:
-    """Where `prisma` is made; a module that wants another server overrides this."""
-    return server
+def prisma(server: AnyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prisma]:
+    """A copy of its own for each test, with rows and statistics; nothing of the playbook in it yet."""
+    with copied(server, tmp_path, monkeypatch) as prisma:
+        yield prisma
 
 
 @pytest.fixture
-def prisma(prisma_server: AnyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prisma]:
-    """A copy of its own for each test, with rows and statistics; nothing of the playbook in it yet."""
+def prisma15(postgres15: AnyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prisma]:
+    """The same on PostgreSQL 15."""
+    with copied(postgres15, tmp_path, monkeypatch) as prisma:
+        yield prisma
+
+
+@contextmanager
+def copied(server: AnyServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prisma]:
+    """A copy on `server`, and its URL in the environment."""
     name = f"prisma_{next(_numbers)}"
-    with psycopg.connect(**prisma_server.conninfo("postgres"), autocommit=True) as server:
-        make_template(server, lambda dbname: psycopg.connect(**prisma_server.conninfo(dbname), autocommit=True))
-        server.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}")
+
+    def connect(dbname: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(**server.conninfo(dbname), autocommit=True)
+
+    with connect("postgres") as maintenance:
+        make_template(maintenance, connect)
+        maintenance.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}")
         try:
-            admin = Target(spec="env:PRISMA_URL", conninfo=prisma_server.conninfo(name))
-            made = Prisma(identify(_as_role(admin, OWNER)), DEFAULT_PLAN, tmp_path, map=MAP, admin=identify(admin))
+            admin = Target(spec="env:PRISMA_URL", conninfo=server.conninfo(name))
+            made = Prisma(identify(_as_role(admin, OWNER)), DEFAULT_PLAN, folder, map=MAP, admin=identify(admin))
             monkeypatch.setenv(made.variable, made.url())
             yield made
         finally:
-            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def make_template(server: psycopg.Connection[Any], connect: Callable[[str], psycopg.Connection[Any]]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +103,18 @@ class Shop:
         with self.target.connect() as connection:
             cursor = connection.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def killed(self, step: str, point: str, position: int = 0) -> int:
+        """Applies the step's phase in a process that dies at `point` of a statement; see killed_apply.py."""
+        done = subprocess.run(
+            [sys.executable, Path(__file__).with_name("killed_apply.py"), self.plan, step, point, str(position)],
+            env={**os.environ, "PLAYBOOK_TARGET": f"env:{self.variable}", "PLAYBOOK_MAP": json.dumps(dict(self.map))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in {0, -9}, done.stderr
+        return done.returncode
 
     def url(self) -> str:
         """The URL with its password, as an environment variable would hold it."""

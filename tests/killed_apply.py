@@ -1,8 +1,8 @@
 """Applies a plan and kills itself with SIGKILL at one point of one statement: `killed_apply.py PLAN STEP POINT [POSITION]`.
 
 POINT is before_intent, after_intent, during, before_done, after_done or never; POSITION counts the step's statements
-from 0. The kill is real; only its moment is
-arranged, by wrapping the journal's record of that step.
+from 0. Target and names are those of PLAYBOOK_TARGET and PLAYBOOK_MAP. The kill is real; only its moment is arranged, by
+wrapping the journal's record of that step.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def arrange(step: str, point: str, position: int) -> None:
 def main() -> None:
     plan, step, point, position = (*sys.argv[1:], "0")[:4]
     arrange(step, point, int(position))
-    context = open_context(Settings(target="env:SHOP_URL", plan=Path(plan), apply=True, out=Path(plan).parent / "out"))
-    applied = Playbook(context).phase("1").apply()
+    target = os.environ.get("PLAYBOOK_TARGET", "env:SHOP_URL")
+    context = open_context(Settings.from_environ(target=target, plan=Path(plan), apply=True))
+    applied = Playbook(context).phase(step.partition("/")[0]).apply()
     print([(name, state.status) for name, state, _ in applied.steps])
 
 

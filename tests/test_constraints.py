@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -100,14 +97,6 @@ def not_null(shop):
     return shop.execute(
         "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attname = 'status'"
     ) == [(True,)]
-
-
-def killed(shop, step, point, position):
-    """Applies in another process that dies at that point of that statement."""
-    script = Path(__file__).with_name("killed_apply.py")
-    command = [sys.executable, script, shop.plan, step, point, str(position)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
 
 
 def test_every_kind_is_applied_and_undone_without_a_trace(shop, snapshot):
@@ -434,7 +423,7 @@ def test_the_verdict_claims_no_speed_and_says_what_was_verified(shop):
 )
 def test_killed_between_its_statements_it_is_resumed_and_then_undone(shop, snapshot, step, point, position):
     as_found = snapshot(shop.target)
-    killed(shop, step, point, position)
+    assert shop.killed(step, point, position) == -9
     assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
     assert standing(shop) == [("orders_customer_fkey", True), ("total_in_range", True)]
     assert {one.error for one in undoing.undo(shop.context())} == {""}
@@ -446,7 +435,7 @@ def test_rows_that_violate_an_interrupted_one_block_it_and_undo_takes_its_part_b
     as_found = snapshot(shop.target)
     shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
     shop.plan.write_text(shop.plan.read_text().replace("keep:", "enforce_new_rows: true, keep:"))
-    killed(shop, STEPS[0], "after_done", 0)
+    assert shop.killed(STEPS[0], "after_done", 0) == -9
     only(shop, CHECK)
     found = shop.playbook().phase("1").apply()
     assert states(found) == {STEPS[0]: "blocked"}
@@ -463,7 +452,7 @@ def test_killed_at_every_statement_and_resumed_and_undone(shop, snapshot):
         for position in range(number):
             for point in POINTS:
                 for resumed in (True, False):
-                    killed(shop, step, point, position)
+                    assert shop.killed(step, point, position) == -9
                     if resumed:
                         assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
                     assert {one.error for one in undoing.undo(shop.context())} <= {""}, (step, position, point)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -31,14 +28,6 @@ def indexes(shop):
         "SELECT indexname FROM pg_indexes WHERE tablename = 'orders' AND schemaname = 'public' ORDER BY 1"
     )
     return [row[0] for row in rows]
-
-
-def killed(shop, step, point):
-    """Applies in another process that dies at that point; returns its exit code."""
-    script = Path(__file__).with_name("killed_apply.py")
-    done = subprocess.run([sys.executable, script, shop.plan, step, point], capture_output=True, text=True, check=False)
-    assert done.returncode in {0, -9}, done.stderr
-    return done.returncode
 
 
 def test_apply_makes_the_indexes_and_undo_leaves_the_catalog_as_it_was(shop, snapshot):
@@ -255,7 +244,7 @@ def test_a_role_without_ownership_is_told_the_grant(shop, monkeypatch):
 @pytest.mark.parametrize("point", ["after_intent", "during", "before_done"])
 def test_an_apply_killed_half_way_is_resumed_and_then_undone(shop, snapshot, point):
     as_found = snapshot(shop.target)
-    assert killed(shop, STEPS[0], point) == -9
+    assert shop.killed(STEPS[0], point) == -9
     assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
     assert shop.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
     assert {one.error for one in undoing.undo(shop.context())} == {""}
@@ -269,7 +258,7 @@ def test_killed_at_every_statement_and_resumed_and_undone(shop, snapshot):
     for step in [name for name, _, _ in shop.playbook().phase("1").preview().steps]:
         for point in POINTS:
             for resumed in (True, False):
-                assert killed(shop, step, point) == -9, (step, point)
+                assert shop.killed(step, point) == -9, (step, point)
                 if resumed:
                     assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied"), (
                         step,
@@ -287,7 +276,7 @@ def test_a_backend_that_survived_its_client_is_waited_for(shop):
     with shop.target.connect() as old:
         old.execute("BEGIN")
         old.execute("UPDATE orders SET total = 0 WHERE id = 1")
-        assert killed(shop, STEPS[0], "during") == -9
+        assert shop.killed(STEPS[0], "during") == -9
         alive = (
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND state = 'active'"
         )
