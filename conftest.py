@@ -25,6 +25,7 @@ pytest_plugins = (
     "tests.fix_cache",
     "tests.fix_service",
     "tests.fix_library",
+    "tests.fix_ledger",
 )
 
 _HOME = pytest.StashKey[str]()

@@ -105,6 +105,7 @@ def test_a_kind_that_can_only_be_planned_says_so():
         "foreign_key",
         "eager_load",
         "materialized_view",
+        "partition",
     }
     assert set(kinds()) >= {"partition", "eager_load", "pool", "cache"}
 

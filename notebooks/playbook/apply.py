@@ -29,7 +29,7 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
         try:
             _apply_statement(context, step, change, position, statement)
         except StepError as error:
-            if isinstance(error.__cause__, change.gives_up_on):
+            if isinstance(error.__cause__ or error, change.gives_up_on):
                 undo_step(context, entry)
                 raise StepError(f"{error}; what the step had made was taken back") from error
             if not context.journal.states(step):
@@ -97,6 +97,7 @@ def _apply_statement(context: Context, step: str, change: Change, position: int,
     context.ensure_held()
     if sent.state == "intent":
         _await_backend(context, sent, statement)
+    if sent.state == "intent" or statement.unless:
         with context.connect() as connection:
             if change.outcome(connection, statement) == "done":
                 record.done(connection)
@@ -109,6 +110,7 @@ def _apply_statement(context: Context, step: str, change: Change, position: int,
         policy=context.policy,
         progress=context.progress,
         repair=lambda: _repair(context, change, statement),
+        guard=lambda connection: change.guard(connection, statement),
     )
 
 
@@ -180,9 +182,18 @@ def _refuse_drift(entry: Entry, present: dict[str, str]) -> None:
     for name, now in present.items():
         if (then := entry.objects[name]) and then != now:
             raise Drifted(
-                f"{entry.step}: {name} was changed since run {entry.run_id} applied it (then: {then}; now: {now}), so "
+                f"{entry.step}: {name} was changed since run {entry.run_id} applied it ({_difference(then, now)}), so "
                 "undo leaves it alone; put it back or drop it by hand"
             )
+
+
+def _difference(then: str, now: str) -> str:
+    """What a definition was and is; of a long one, only the lines that differ."""
+    before, after = then.splitlines(), now.splitlines()
+    if len(before) > 1 or len(after) > 1:
+        then = ", ".join(line for line in before if line not in after) or "less"
+        now = ", ".join(line for line in after if line not in before) or "less"
+    return f"then: {then}; now: {now}"
 
 
 def _undo_statement(context: Context, entry: Entry, position: int, statement: Statement) -> None:

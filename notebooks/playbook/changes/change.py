@@ -81,6 +81,13 @@ class Change(ABC):
         Nothing is executed, and nothing written: it may be asked of a foreign target in a dry run.
         """
 
+    def guard(self, connection: psycopg.Connection[Any], statement: Statement) -> None:  # noqa: B027
+        """Called in the transaction of a guarded statement, before it.
+
+        Raises:
+            Drifted: others have changed what it relies on.
+        """
+
     @property
     @abstractmethod
     def tables(self) -> tuple[str, ...]:

@@ -1,24 +1,273 @@
-"""Kind `partition`: a table in use becomes one partitioned by range."""
+"""Kind `partition`: a table in use becomes one partitioned by range, without a lock that its writers would notice."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any, Literal
 
-from playbook.changes.change import Change
+import psycopg
+from pydantic import Field, field_validator
+
+from playbook.changes import preflight
+from playbook.changes.change import Change, Finding, Stands
+from playbook.changes.partitioning import acceptance, attributes, dependents, obstacles, recreate
+from playbook.changes.partitioning.attach import Attach, cutoff_of
+from playbook.changes.partitioning.attributes import Attributes
+from playbook.changes.partitioning.periods import Every, Period, containing, first_ahead
+from playbook.errors import Drifted, NotFound
 from playbook.plan.model import StepSpec
+from playbook.plan.names import Names
+from playbook.target.catalog import Catalog, Table
+from playbook.target.sql import Statement, quote
 
 
 class PartitionSpec(StepSpec):
-    """`key` is the timestamp or date column; `accept` says in so many words which loss the plan accepts."""
+    """The step's name is the parent's while it is built; it then takes the table's name.
 
+    `key` is a timestamp or date column. `accept` says in so many words which losses the plan accepts; a preflight that
+    is blocked by one gives the words. `cutoff` (the first day of a period) overrides where the history ends; `ahead` is
+    how many periods get a partition at once; rows past them go into a default partition, or are refused.
+    """
+
+    name: str = Field(min_length=1, max_length=63)
     table: str
     key: str
-    every: Literal["day", "week", "month", "quarter", "year"]
-    accept: str = ""
+    every: Every
+    accept: tuple[str, ...] = ()
+    cutoff: date | None = None
+    ahead: int = Field(default=3, ge=1, le=3000)
+    beyond: Literal["default_partition", "refuse"] = "default_partition"
+
+    @field_validator("accept", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) and value else value or ()
+
+    @field_validator("cutoff", mode="before")
+    @classmethod
+    def _a_date(cls, value: object) -> object:
+        return date.fromisoformat(value) if isinstance(value, str) else value
 
 
 class Partition(Change):
-    """Planned, not carried out yet: its verbs are still abstract."""
+    """One table of the target, partitioned by range of its key."""
 
     kind = "partition"
     Spec = PartitionSpec
+    by_plan = True
+    without = ("enable_partition_pruning",)
+    gives_up_on = (
+        *(psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError),
+        *(psycopg.NotSupportedError, psycopg.errors.DiskFull, Drifted),
+    )
+    spec: PartitionSpec
+
+    def __init__(self, spec: PartitionSpec, names: Names, catalog: Catalog) -> None:
+        super().__init__(spec, names, catalog)
+        self.table: Table = names.relation(spec.table, "rp")
+        self.key = names.column(spec.table, spec.key).name
+        self._attach: Attach | None = None
+        self._found: Attributes | None = None
+
+    def ask(self, connection: psycopg.Connection[Any]) -> None:
+        """Reads everything that hangs on the table, and what depends on it."""
+        self._found = attributes.read(connection, self.table.qualified)
+        if self._found is None:
+            raise NotFound(f"{self.table.qualified} is gone since the catalog was read")
+        if self._found.kind == "r":
+            self._attach = self._planned(connection, self._found)
+
+    def _planned(self, connection: psycopg.Connection[Any], found: Attributes) -> Attach:
+        """The conversion of the table as it was before a run that was interrupted, if one was."""
+        user = preflight.current_user(connection)
+        begun = cutoff_of(found)
+        start = begun or self.spec.cutoff or first_ahead(datetime.now(UTC), self.spec.every).start
+        cutoff = Period(containing(start, self.spec.every).start, self.spec.every)
+        depends = dependents.read(connection, found.oid)
+        attach = Attach(
+            table=found,
+            dependents=depends,
+            key=self.key,
+            cutoff=cutoff,
+            building=self.spec.name,
+            user=user,
+            ahead=self.spec.ahead,
+            default=self.spec.beyond == "default_partition",
+        )
+        primary = found.primary_key
+        ours = {attach.wide_index, attach.narrow_index} if primary and attach.widened else set()
+        table = replace(
+            found,
+            indexes=tuple(each for each in found.indexes if each.name not in ours),
+            constraints=tuple(each for each in found.constraints if each.name != attach.check),
+        )
+        return replace(attach, table=table)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The table."""
+        return (self.table.qualified,)
+
+    def statements(self) -> tuple[Statement, ...]:
+        """By the attach route; nothing where the table is partitioned."""
+        return self._attach.statements() if self._attach else ()
+
+    def undo(self) -> tuple[Statement, ...]:
+        """The swap back and the end of what was made for it."""
+        return self._attach.undo() if self._attach else ()
+
+    def undo_after(self, earlier: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        """Its undo serves from wherever an interrupted run came to."""
+        return self.undo() or earlier
+
+    def stands(self) -> Stands:
+        """By what the table is now."""
+        if self._attach is None:
+            wanted = f"RANGE ({quote(self.key)})"
+            if self._found and self._found.partition_key == wanted:
+                return Stands("exists", f"{self.table.qualified} is partitioned by {wanted} already")
+            return Stands("other", f"{self.table.qualified} is partitioned by {self.table.partition_key} already")
+        if self._left_over():
+            return Stands("unfinished", f"{self.table.qualified} bears the traces of a conversion")
+        return Stands("absent")
+
+    def _left_over(self) -> bool:
+        """Whether an interrupted run left something: what the found table has more than the planned one has."""
+        assert self._found
+        assert self._attach
+        parent = self.catalog.table(self.table.schema, self._attach.building)
+        return self._found != self._attach.table or (parent is not None and parent.kind == "p")
+
+    def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
+        """Standby, ownership, what cannot be carried over, what is lost, NULL keys and keys past the cutoff."""
+        if self._attach is None:
+            return preflight.standby(connection)
+        attach, found = self._attach, self._attach.table
+        blocked = [
+            *preflight.standby(connection),
+            *preflight.ownership(connection, self.table),
+            *obstacles.of_table(found, attach.dependents, self.key),
+        ]
+        if blocked:
+            return blocked
+        upserts, told = obstacles.upserts(connection, attach)
+        losses = [*obstacles.losses(attach), *upserts]
+        return [
+            *obstacles.privileges(connection, attach),
+            *self._names_taken(connection),
+            *acceptance.unaccepted(losses, self.spec.accept),
+            *obstacles.of_rows(connection, self.table, self.key, attach.cutoff.start, attach.bound, execute=execute),
+            *self._period(),
+            *told,
+            *obstacles.swap_waits(connection),
+            *preflight.replication_lag(connection),
+            *preflight.disk(self._expected_bytes()),
+        ]
+
+    def _period(self) -> list[Finding]:
+        assert self._attach
+        wanted = self.spec.cutoff
+        if wanted and wanted != self._attach.cutoff.start:
+            detail = f"cutoff {wanted} is not the first day of a {self.spec.every}"
+            return [Finding("blocked", detail, f"name {self._attach.cutoff.start} or {self._attach.cutoff.end}")]
+        if wanted and wanted <= datetime.now(UTC).date():
+            return [Finding("blocked", f"cutoff {wanted} has passed: new rows would be refused", "name a later one")]
+        return []
+
+    def _names_taken(self, connection: psycopg.Connection[Any]) -> list[Finding]:
+        """A run that was interrupted has taken its own names."""
+        return (
+            []
+            if self._left_over()
+            else obstacles.names_taken(connection, self._attach.new_names() if self._attach else [])
+        )
+
+    def _expected_bytes(self) -> int | None:
+        """The wide and the narrow index, as large as the primary key's, the one by eight bytes a row more."""
+        assert self._attach
+        primary = self._attach.table.primary_key
+        size = next((each.size_bytes for each in self.table.indexes if primary and each.name == primary.name), None)
+        if not self._attach.widened or size is None:
+            return 0 if primary is None or not self._attach.widened else None
+        return int(2 * size + 8 * max(self.table.estimated_rows, 0))
+
+    def guard(self, connection: psycopg.Connection[Any], statement: Statement) -> None:
+        """The swap: what the statements were made from must be what stands now. No DDL can come in between any more."""
+        assert self._attach
+        connection.execute(f"LOCK TABLE {self._attach.name} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        found = attributes.read(connection, self._attach.name)
+        now = self._planned(connection, found) if found and found.kind == "r" else None
+        if now is None or now.statements() != self._attach.statements():
+            raise Drifted(f"{self._attach.name} was changed by others while it was being converted; apply again")
+
+    def repair(self, statement: Statement) -> Statement | None:
+        """Drops what a build left INVALID."""
+        return statement.remains()
+
+    def outcome(self, connection: psycopg.Connection[Any], statement: Statement) -> Literal["done", "absent", "broken"]:
+        """An index as its row in the catalog says, all else as the statement itself does."""
+        if statement.builds:
+            row = connection.execute(_INDEX.encode(), [statement.builds]).fetchone()
+            return "absent" if row is None else "done" if row[0] else "broken"
+        if not statement.unless:
+            return "absent"
+        row = connection.execute(f"SELECT {statement.unless}".encode()).fetchone()
+        return "done" if row and row[0] else "absent"
+
+    def makes(self) -> tuple[str, ...]:
+        """The parent under both its names, the CHECK and the indexes that stand before it."""
+        assert self._attach
+        return self._attach.makes()
+
+    def objects(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
+        """The partitioned table, once it is one."""
+        definition = self.definition(connection, self.table.qualified)
+        return {self.table.qualified: definition} if definition else {}
+
+    @staticmethod
+    def definition(connection: psycopg.Connection[Any], name: str) -> str | None:
+        """All that a partitioned table has but its partitions; of an index or CHECK on the way, that it stands."""
+        if " ON " in name:
+            row = connection.execute(_CHECK.encode(), [name]).fetchone()
+            return row[0] if row else None
+        found = attributes.read(connection, name)
+        if found is not None and found.kind == "p":
+            return "\n".join(recreate.description(found))
+        return "an index" if found is not None and found.kind == "i" else None
+
+    def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
+        """The indexes that the history has besides its old ones, and all other partitions."""
+        row = connection.execute(_ADDED.encode(), {"table": self.table.qualified}).fetchone()
+        return row[0] if row else None
+
+    def remark(self) -> str:
+        """Where pruning begins to help."""
+        return "history is one partition, so pruning helps from the cutoff on"
+
+    def proof(self, connection: psycopg.Connection[Any]) -> str:
+        """How many partitions there are."""
+        row = connection.execute(
+            "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass(%s)", [self.table.qualified]
+        ).fetchone()
+        return f"{row[0]} partitions" if row else ""
+
+
+_INDEX = """
+SELECT indisvalid AND indisready AND indislive FROM pg_catalog.pg_index WHERE indexrelid = to_regclass(%s)
+"""
+
+_CHECK = """
+SELECT pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE quote_ident(k.conname) || ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) = %s
+"""
+
+# Of the history, which is the partition from MINVALUE, the index that the swap replaced was as large as the narrow one.
+_ADDED = """
+SELECT coalesce(sum(pg_total_relation_size(h.inhrelid)) FILTER (WHERE NOT first), 0)::bigint
+     + coalesce(sum((SELECT sum(pg_relation_size(i.indexrelid)) FROM pg_index i WHERE i.indrelid = h.inhrelid
+                     AND i.indisprimary)) FILTER (WHERE first), 0)::bigint
+FROM (SELECT inhrelid, pg_get_expr(c.relpartbound, c.oid) LIKE '%%(MINVALUE)%%' AS first
+      FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = to_regclass(%(table)s)) h
+"""

@@ -75,6 +75,11 @@ class Unrecorded:
 
 UNRECORDED = Unrecorded()
 Progress = Callable[[str], None]
+Guard = Callable[[psycopg.Connection[Any]], None]
+
+DEADLOCK_TIMEOUT_MS = 10
+"""A waiting session looks for deadlocks after this time, and only then has an autovacuum that is in its way cancel
+itself: with the server's default of one second it would never come to that within our lock timeout."""
 
 
 def execute(
@@ -85,11 +90,12 @@ def execute(
     policy: LockPolicy | None = None,
     progress: Progress | None = None,
     repair: Callable[[], None] | None = None,
+    guard: Guard | None = None,
 ) -> None:
     """Runs `statement`; when this returns it is done and recorded.
 
     `repair` removes what a cancelled CONCURRENTLY left behind (an INVALID index); it is called before the next try and
-    before an error is raised.
+    before an error is raised. `guard` is called in the transaction of a guarded statement; what it raises is raised.
 
     Raises:
         LockNotGranted: the lock was not to be had within the policy's limit; nothing was changed.
@@ -101,9 +107,9 @@ def execute(
     attempt = 0
     while True:
         try:
-            _run(connect, statement, record, policy, progress)
+            _run(connect, statement, record, policy, progress, guard)
             return
-        except (pg.LockNotAvailable, _CancelledByWatchdog) as error:
+        except (pg.LockNotAvailable, pg.DeadlockDetected, _CancelledByWatchdog) as error:
             _clean_up(repair)
             pause = policy.pause(attempt)
             if waited + pause > policy.limit_s:
@@ -143,7 +149,14 @@ class _CancelledByWatchdog(Exception):
     pass
 
 
-def _run(connect: Connect, statement: Statement, record: Record, policy: LockPolicy, progress: Progress | None) -> None:
+def _run(
+    connect: Connect,
+    statement: Statement,
+    record: Record,
+    policy: LockPolicy,
+    progress: Progress | None,
+    guard: Guard | None,
+) -> None:
     observe = _observer(statement, progress) if statement.long and progress else None
     with connect() as connection:
         pid = connection.info.backend_pid
@@ -157,6 +170,8 @@ def _run(connect: Connect, statement: Statement, record: Record, policy: LockPol
             try:
                 joins = statement.transactional and record.joins
                 with connection.transaction() if statement.transactional else nullcontext():
+                    if guard and statement.guarded:
+                        guard(connection)
                     connection.execute(statement.sql.encode())
                     if joins:
                         record.done(connection)
@@ -184,6 +199,11 @@ def _set_timeouts(connection: psycopg.Connection[Any], statement: Statement, pol
         "WHERE name IN (SELECT name FROM pg_catalog.pg_settings)",
         [list(wanted), list(wanted.values())],
     )
+    if not statement.long:  # for superusers; others keep the server's
+        connection.execute(
+            f"SELECT set_config('deadlock_timeout', '{DEADLOCK_TIMEOUT_MS}ms', false) FROM pg_catalog.pg_roles "
+            "WHERE rolname = current_user AND rolsuper".encode()
+        )
     if statement.transactional and not statement.long:
         connection.execute(
             "SELECT set_config('synchronous_commit', 'local', false) "
@@ -232,7 +252,9 @@ def _phase(row: tuple[Any, ...]) -> str:
 
 
 def _cause(error: Exception) -> str:
-    return f"cancelled, since {error}" if isinstance(error, _CancelledByWatchdog) else "the table is locked"
+    if isinstance(error, _CancelledByWatchdog):
+        return f"cancelled, since {error}"
+    return "it met another transaction crosswise" if isinstance(error, pg.DeadlockDetected) else "the table is locked"
 
 
 def _not_granted(statement: Statement, policy: LockPolicy, attempts: int, error: Exception) -> str:

@@ -58,8 +58,8 @@ class Statement:
     marks work that blocks no writer and may take long: it runs without a statement timeout; all else runs under the
     short lock timeout. `builds` is the quoted name of the index that it builds: cancelled, a CONCURRENTLY leaves that
     INVALID. `unless` is a condition in SQL under which there is nothing left to do: an undo has to serve from wherever
-    its step came to. What is not in the `language` SQL is a change of an application: it is recorded, and
-    never sent.
+    its step came to. Before a `guarded` one the change looks at the target once more, in the same transaction. What is
+    not in the `language` SQL is a change of an application: it is recorded, and never sent.
     """
 
     sql: str
@@ -71,6 +71,7 @@ class Statement:
     language: Literal["sql", "python"] = "sql"
     builds: str = ""
     unless: str = ""
+    guarded: bool = False
 
     def __str__(self) -> str:
         if self.language != "sql":
