@@ -6,7 +6,8 @@ Needed are the Debian packages postgresql-15, postgresql-15-hypopg and postgresq
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.servers import DEBIAN_15, DEBIAN_SHARE_15, Postgres, required, running
@@ -37,6 +38,24 @@ def empty15(postgres15: Postgres) -> Iterator[Target]:
     """An empty database on PostgreSQL 15 as a foreign target."""
     with postgres15.database(f"empty_{next(_numbers)}") as target:
         yield target
+
+
+@pytest.fixture(scope="session")
+def dump15() -> Callable[[Target], str]:
+    """Everything that pg_dump knows of a database on PostgreSQL 15, its rows and sequences included."""
+
+    def take(target: Target) -> str:
+        c = target.conninfo
+        place = [f"--host={c['host']}", f"--port={c['port']}", f"--username={c['user']}", str(target.server.database)]
+        return subprocess.run(
+            [DEBIAN_15 / "pg_dump", "--inserts", "--restrict-key=x", *place],
+            env={"PGPASSWORD": str(c["password"])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    return take
 
 
 @pytest.fixture

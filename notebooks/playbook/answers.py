@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from playbook.evidence.compare import Case, Comparison, Decision
+from playbook.evidence.hypothetical import Estimate
 from playbook.evidence.measure import Measurement
 from playbook.step import State
 from playbook.target.sql import Statement
@@ -30,7 +31,8 @@ class Checked:
 class Measured:
     """One phase of measuring. `values` are the binds', masked on a foreign target unless asked for.
 
-    `kept` names the steps whose measurement before stands in the journal already.
+    `kept` names the steps whose measurement before stands in the journal already. `estimates` are the planner's, of
+    steps that do not stand.
     """
 
     when: str
@@ -39,6 +41,7 @@ class Measured:
     values: dict[Case, str]
     kept: tuple[str, ...] = ()
     executed: bool = True
+    estimates: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def run(
         out=folder,
     )
     with _status() as progress:
-        result = run_notebooks(settings, only=tuple(only or ()), progress=progress, watch=_watch(progress))
+        watch = _watch(progress)
+        result = run_notebooks(settings, only=tuple(only or ()), progress=progress, watch=watch, say=_say)
     for line in report.summary_lines(result.results):
         out.print(escape(line))
     out.print(f"report: {escape(_near(result.folder / 'report.html'))}")
@@ -278,6 +279,10 @@ def _status() -> Iterator[Any]:
             err.print(escape(text))
 
     yield say
+
+
+def _say(line: str) -> None:
+    err.print(escape(line))
 
 
 def _watch(progress: Any) -> Any:

@@ -23,6 +23,7 @@ from playbook.target.sql import Statement, quote
 from playbook.target.watchdog import Connect
 
 SCHEMA = "playbook"
+TABLES = ("step", "statement")
 Direction = Literal["apply", "undo"]
 State = Literal["", "intent", "done"]
 APPLIED = frozenset({"applied", "applying", "undoing"})
@@ -124,8 +125,14 @@ class TargetStore:
         """CREATE SCHEMA and the two tables, unless they stand."""
         if self.exists():
             return ()
-        made = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *(ddl.format(prefix=self.prefix).strip() for ddl in _TABLES)]
+        made = [*self._schema(), *(ddl.format(prefix=self.prefix).strip() for ddl in _TABLES)]
         return tuple(Statement(sql, "journal of what is applied, with its undo", relation=SCHEMA) for sql in made)
+
+    def _schema(self) -> list[str]:
+        # Looked up first: IF NOT EXISTS asks for CREATE on the database even where the schema stands.
+        with self._connect() as connection:
+            stands = connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone()
+        return [] if stands else [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"]
 
     def exists(self) -> bool:
         """Whether both tables stand and may be read."""

@@ -25,6 +25,7 @@ from playbook.changes.summary import Summary
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
 from playbook.evidence.compare import Case, Comparison, keep_or_drop, steadiest
+from playbook.evidence.hypothetical import Estimate
 from playbook.evidence.measure import Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
@@ -51,6 +52,7 @@ class Phase:
         self._states: dict[str, State] = {}
         self._before: dict[Case, Measurement] = {}
         self._after: dict[Case, Measurement] = {}
+        self._estimates: list[Estimate] = []
         self._found: dict[str, StepVerdict] = {}
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
@@ -78,6 +80,8 @@ class Phase:
         open_steps = [step for step in self.steps if self._is_open(step) and not step.stands_now()]
         kept = tuple(step.id for step in self.steps if step not in open_steps and self._kept(step, "before"))
         self._before = self._trial.measure(open_steps)
+        if not self._context.settings.applies:
+            self._estimates = [each for step in open_steps for each in self._trial.estimates(step)]
         for step in self.steps:
             for each in self._kept(step, "before") if step.id in kept else ():
                 self._before.setdefault((each.query, each.bind), each)
@@ -89,6 +93,7 @@ class Phase:
             self._trial.values(),
             kept,
             executed=self._context.settings.measures,
+            estimates=tuple(self._estimates),
         )
 
     def apply(self) -> Applied:
@@ -319,6 +324,7 @@ class Phase:
                 "seconds": round(time.monotonic() - self._started, 3),
                 "steps": rows,
                 "comparisons": [each.to_json() for verdict in found if verdict for each in verdict.comparisons],
+                "estimates": [each.to_json() for each in self._estimates],
                 "findings": [],
                 "metrics": {},
                 "targets": [],

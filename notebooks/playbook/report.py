@@ -81,6 +81,7 @@ def _html(results: Results) -> str:
         decisions={step.id: outcome.decide(step, results.of(step)) for step in results.steps},
         anchors={step.id: f"step-{number}" for number, step in reversed(list(enumerate(results.steps, 1)))},
         comparisons_of=results.of,
+        estimates_of=results.estimated,
         marks=[_mark(each, axis) for each in drawn],
         ticks=[Tick(_place(axis, tick), f"{tick:g}{figures.TIMES}", tick == 1) for tick in axis.ticks],
         undrawn=_undrawn(len(results.comparisons) - len(drawn)),

@@ -149,6 +149,31 @@ class Comparison(_Part):
         return {True: "same", False: "differ", None: "not compared"}[self.same_rows]
 
 
+class Estimate(_Part):
+    """What the planner expects of a step for one query, by HypoPG; `used` tells whether it would read the index."""
+
+    step: Text = ""
+    query: Text = ""
+    bind: Text = ""
+    cost_before: Figure = None
+    cost_after: Figure = None
+    used: bool | None = None
+    reason: Text = ""
+
+    @property
+    def label(self) -> str:
+        """`events_of_user (rare)`."""
+        return f"{self.query} ({self.bind})"
+
+    @property
+    def told(self) -> str:
+        """The costs and the planner's choice in one line."""
+        if self.used is None:
+            return f"not estimated: {self.reason}"
+        choice = "the planner would use it" if self.used else "the planner would not use it"
+        return f"cost {figures.count(self.cost_before)} {figures.ARROW} {figures.count(self.cost_after)}, {choice}"
+
+
 class Finding(_Part):
     """One health check."""
 
@@ -230,6 +255,7 @@ class Results(_Part):
     target: Facts = Facts()
     steps: tuple[Step, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
     findings: tuple[Finding, ...] = ()
     metrics: dict[Text, Figure] = {}
     targets: tuple[Limit, ...] = ()
@@ -244,6 +270,10 @@ class Results(_Part):
     def of(self, step: Step) -> tuple[Comparison, ...]:
         """The comparisons of one step."""
         return tuple(each for each in self.comparisons if each.step == step.id)
+
+    def estimated(self, step: Step) -> tuple[Estimate, ...]:
+        """The planner's estimates of one step."""
+        return tuple(each for each in self.estimates if each.step == step.id)
 
     @property
     def elsewhere(self) -> tuple[Comparison, ...]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from playbook import report
-from playbook.context import Context, Progress, open_context
+from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import PlaybookError, UsageError, one_line
 from playbook.parts import merge, read_part, undo_sql
 from playbook.settings import NOTEBOOKS, Settings, writable_folder
-from playbook.step import Step, planned_steps
+from playbook.step import Step, missing_grants, planned_steps
 from playbook.target.connect import scrub
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
@@ -48,8 +48,17 @@ class RunResult:
     exit_code: int
 
 
-def run(settings: Settings, *, only: tuple[str, ...] = (), progress: Progress, watch: Watch | None = None) -> RunResult:
+def run(
+    settings: Settings,
+    *,
+    only: tuple[str, ...] = (),
+    progress: Progress,
+    watch: Watch | None = None,
+    say: Callable[[str], None] = silent,
+) -> RunResult:
     """Runs the plan's notebooks against the target, one after the other; a failed one does not stop the next.
+
+    `say` is told, a line at a time, what a person should know before anything is changed.
 
     Raises:
         PlaybookError: before the first notebook starts: a wrong plan, phase or folder, a target that cannot be reached
@@ -60,6 +69,10 @@ def run(settings: Settings, *, only: tuple[str, ...] = (), progress: Progress, w
     context = open_context(settings, progress)
     notebooks = chosen_notebooks(context, only)
     with context.hold("run") if settings.applies else nullcontext():
+        if settings.applies and (missing := missing_grants(context, notebooks)):
+            say("This role lacks privileges, and steps that need them stay blocked. For whoever may grant them:")
+            for grant in missing:
+                say(f"  {grant}")
         ended = [_run_notebook(name, settings, context, watch or quiet_watch) for name in notebooks]
     parts = [part for name in notebooks if (part := read_part(settings.folder, name))]
     results = merge(

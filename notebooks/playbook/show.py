@@ -11,13 +11,14 @@ from pydantic import BaseModel
 
 from playbook import figures, trees
 from playbook.outcome import decide, status
-from playbook.results import Comparison, Finding, Limit, Promise, Step, Text, shown
+from playbook.results import Comparison, Estimate, Finding, Limit, Promise, Step, Text, shown
 from playbook.table import FRAME, Cell, Row, Shown, code, folded, judged, number, small, table
 from playbook.target.sql import Statement
 
 __all__ = [
     "Shown",
     "banner",
+    "estimates_table",
     "expected_table",
     "findings_table",
     "node_changes",
@@ -145,6 +146,26 @@ def findings_table(findings: Iterable[Any]) -> Shown:
         for each in _read(Finding, findings)
     ]
     return table(("check", "status", "detail", "remedy"), lines)
+
+
+def estimates_table(estimates: Iterable[Any]) -> Shown:
+    """What the planner expects of steps that do not stand: estimates, which are no measurement and no verdict."""
+    lines = [
+        Row(
+            (
+                code(each.step, head=True),
+                code(each.label),
+                number(figures.count(each.cost_before)),
+                number(figures.count(each.cost_after)),
+                Cell(each.reason or ("yes" if each.used else "no")),
+            )
+        )
+        for each in _read(Estimate, estimates)
+    ]
+    head = "Estimates, by HypoPG: what the planner expects if the index stood. Its cost is no time; nothing was built."
+    columns = ("step", "query", "cost today", "cost with it", "index used")
+    shown = table(columns, lines, numeric=("cost today", "cost with it"))
+    return Shown(f"<p>{head}</p>{shown.html}", f"{head}\n{shown.text}")
 
 
 def targets_table(targets: Iterable[Any]) -> Shown:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
 
 from playbook.apply import apply_step, undo_step
-from playbook.changes import carried_out, kinds
+from playbook.changes import carried_out, kinds, preflight
 from playbook.changes.change import Change, Finding
 from playbook.context import Context
 from playbook.errors import Ambiguous, NamesError, PlanError
-from playbook.journal import APPLIED, Entry
+from playbook.journal import APPLIED, SCHEMA, TABLES, Entry, TargetStore
 from playbook.plan.model import Phase, StepSpec
 from playbook.target.catalog import LOCK_TIMEOUT_MS
 from playbook.target.sql import Statement
@@ -36,8 +36,8 @@ class State:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What would give this role the privileges that apply needs."""
-        return tuple(each.remedy for each in self.findings if each.concern == "privilege")
+        """The statements that give this role the privileges that apply needs, for whoever may run them."""
+        return tuple(each.grant or each.remedy for each in self.findings if each.concern == "privilege")
 
 
 class Step:
@@ -160,7 +160,10 @@ class Step:
         return State("planned", "; ".join(filter(None, (self.change.stands().reason, needs))), findings)
 
     def _findings(self, change: Change, connection: psycopg.Connection[Any]) -> list[Finding]:
-        return change.preflight(connection, execute=self._context.settings.measures)
+        found = change.preflight(connection, execute=self._context.settings.measures)
+        if isinstance(self._context.journal.store, TargetStore) and not change.of_service:
+            found += preflight.journal(connection, SCHEMA, TABLES)
+        return found
 
     def _by(self, entry: Entry) -> str:
         """By whom it was applied, and what that showed."""
@@ -212,6 +215,12 @@ class Step:
 def _told(findings: Sequence[Finding]) -> str:
     """What was found, each with its remedy."""
     return "; ".join(f"{finding.detail}: {finding.remedy.rstrip(';')}" for finding in findings)
+
+
+def missing_grants(context: Context, notebooks: Collection[str]) -> list[str]:
+    """What this role lacks for the steps of these notebooks, as statements for whoever may run them, each once."""
+    steps = (step for step in planned_steps(context) if step.phase.notebook in notebooks)
+    return list(dict.fromkeys(grant for step in steps for grant in step.check().lacks))
 
 
 def planned_steps(context: Context) -> list[Step]:

@@ -9,6 +9,7 @@ from playbook.changes.change import Change
 from playbook.context import Context
 from playbook.errors import NamesError, NotAnalysed, PlanError
 from playbook.evidence.compare import Case, Comparison, compare, machine_drift
+from playbook.evidence.hypothetical import Estimate, estimates
 from playbook.evidence.measure import Measurement, measure, yardsticks
 from playbook.evidence.rows import SameRows, same_rows
 from playbook.evidence.statistics import Drift
@@ -120,6 +121,15 @@ class Trial:
                 by_plan=step.change is not None and step.change.by_plan,
             )
         )
+
+    def estimates(self, step: Step) -> list[Estimate]:
+        """What the planner expects of the step, where HypoPG stands; behind a pooler no session is ours alone."""
+        server = self._context.target.server
+        indexes = step.change.hypothetical() if step.change else ()
+        if not indexes or (server is not None and server.pooled):
+            return []
+        self._context.progress(f"estimating {step.id}")
+        return list(estimates(self._context.connect, step.id, indexes, self.claims(step)))
 
     def values(self) -> dict[Case, str]:
         """The values of every bound query, as text; those sampled from a foreign target are masked unless asked for."""

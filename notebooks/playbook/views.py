@@ -79,6 +79,9 @@ def measured(answer: answers.Measured) -> Shown:
     if not rows:
         return Shown("<p>There is nothing to measure.</p>", "There is nothing to measure.")
     shown = table(("query", "bind", "median", "rounds", "rows", "buffers", "plan nodes"), rows)
+    if answer.estimates:
+        estimated = show.estimates_table(answer.estimates)
+        shown = Shown(shown.html + estimated.html, f"{shown.text}\n\n{estimated.text}")
     if not answer.kept:
         return shown
     kept = f"Measured before by the run that applied them: {', '.join(answer.kept)}."

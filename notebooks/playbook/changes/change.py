@@ -23,13 +23,15 @@ class Finding:
     """One answer of a preflight: what was found, and what mends it.
 
     A missing `privilege` blocks where steps may be applied; a dry run, which does without it, goes on and says so.
-    `keys` name the rows it speaks of, a few of them; on a foreign target they are masked unless asked for.
+    `keys` name the rows it speaks of, a few of them; on a foreign target they are masked unless asked for. `grant` is
+    the statement that mends a missing privilege, for whoever may run it.
     """
 
     concern: Concern
     detail: str
     remedy: str = ""
     keys: tuple[str, ...] = ()
+    grant: str = ""
 
     def __str__(self) -> str:
         head = {"warn": "beware: ", "not_checked": "not checked: "}.get(self.concern, "")
@@ -160,6 +162,10 @@ class Change(ABC):
         Where something is kept for a while, an answer may be older than the tables and right all the same.
         """
         return None
+
+    def hypothetical(self) -> tuple[str, ...]:
+        """CREATE INDEX statements by which HypoPG can pretend that the change stood; none where it cannot."""
+        return ()
 
     def remark(self) -> str:
         """What has to be said beside "applied"."""

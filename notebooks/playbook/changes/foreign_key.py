@@ -125,7 +125,7 @@ class ForeignKey(Constraint):
             return []
         user = preflight.current_user(connection)
         remedy = f"GRANT REFERENCES ON {self.referenced.qualified} TO {quote(user)};"
-        return [Finding("privilege", f"{user} may not refer to {self.referenced.qualified}", remedy)]
+        return [Finding("privilege", f"{user} may not refer to {self.referenced.qualified}", remedy, grant=remedy)]
 
     def _index(self) -> list[Finding]:
         for index in self.table.indexes:

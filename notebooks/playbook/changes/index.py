@@ -125,6 +125,10 @@ class IndexChange(Change):
         """CREATE INDEX CONCURRENTLY; of a partitioned table its own index, each partition's, and their attaching."""
         return self.parts.statements()
 
+    def hypothetical(self) -> tuple[str, ...]:
+        """The parts that hold rows and are yet to be built."""
+        return tuple(part.pretend() for part in self.parts.leaves if part.missing)
+
     def undo(self) -> tuple[Statement, ...]:
         """DROP INDEX CONCURRENTLY; a partitioned index is dropped under a bounded lock, with all its parts."""
         return self.parts.undo()
@@ -155,12 +159,17 @@ class IndexChange(Change):
             *preflight.standby(connection),
             *self._relation_kinds(),
             *self._ownership(connection),
+            *preflight.execution(connection, self.table, self._expressions()),
             *preflight.long_transactions(connection),
             *self._invalid_indexes(),
             *self._adopted(),
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes(connection)),
         ]
+
+    def _expressions(self) -> list[str]:
+        keys = [key.expression for key in self.wanted.keys]
+        return [expression for expression in (*keys, self.wanted.predicate) if expression]
 
     def _relation_kinds(self) -> list[Finding]:
         if self.table.kind not in {"r", "m", "p"}:

@@ -78,6 +78,10 @@ class Part:
         sql = f"CREATE {unique}INDEX CONCURRENTLY {name}\n  ON {self.table.qualified} {self._body()}"
         return self._long(sql, f"build {self.wanted.name}", builds=self.new_name)
 
+    def pretend(self) -> str:
+        """The statement that HypoPG takes."""
+        return f"CREATE {'UNIQUE ' if self.wanted.unique else ''}INDEX ON {self.table.qualified} {self._body()}"
+
     def _body(self) -> str:
         using = "" if self.wanted.method == "btree" else f"USING {quote(self.wanted.method)} "
         keys = ", ".join(key.key_sql() for key in self.wanted.keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -16,6 +18,20 @@ BUILD_WAITS = "the build waits for them"
 HOLDS_LOCK = "one that has used the table keeps the lock from being had, which is asked for 40 ms at a time"
 LAG_S = 10
 """Replay lag from which a build's WAL would be felt on a standby."""
+
+
+_CALL = re.compile(r'("(?:[^"]|"")+"|[A-Za-z_][\w$]*)\s*\(')
+_JOURNAL = """
+SELECT current_database()::text, n.oid IS NOT NULL,
+  pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+  coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false),
+  coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), false),
+  (SELECT count(*) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = ANY(%(tables)s)),
+  (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, p))
+   FROM pg_catalog.pg_class c, pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p
+   WHERE c.relnamespace = n.oid AND c.relname = ANY(%(tables)s))
+FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = %(schema)s
+"""
 
 
 def standby(connection: psycopg.Connection[Any]) -> list[Finding]:
@@ -40,14 +56,15 @@ def ownership(connection: psycopg.Connection[Any], table: Table, *, creates: boo
 
     What `creates` a relation needs CREATE on the schema too.
     """
-    user, worker = current_user(connection), table.owner
+    user, owner = current_user(connection), owner_to_be(connection, table)
     findings = []
-    if not _one(connection, "SELECT pg_catalog.pg_has_role(current_user, %s::name, 'USAGE')", table.owner):
-        remedy = f"GRANT {quote(table.owner)} TO {quote(user)}; or connect as {table.owner}"
-        findings.append(Finding("privilege", f"{user} does not own {table.qualified}", remedy))
-    else:
-        worker = user
+    if not _is_member(connection, table.owner):
+        # A superuser's membership would give away the whole server.
+        gives = f"GRANT {quote(owner)} TO" if owner != user else f"ALTER TABLE {table.qualified} OWNER TO"
+        or_else = f"or connect as {table.owner}"
+        findings.append(_missing(f"{user} does not own {table.qualified}", f"{gives} {quote(user)};", or_else))
     # Who is to be the owner, or its member, has what the owner has.
+    worker = user if _is_member(connection, owner) else owner
     return [*findings, *may_create(connection, table.schema, worker)] if creates else findings
 
 
@@ -55,8 +72,67 @@ def may_create(connection: psycopg.Connection[Any], schema: str, role: str) -> l
     """Whether the role may create in the schema; the remedy names the missing GRANT."""
     if _one(connection, "SELECT pg_catalog.has_schema_privilege(%s::name, %s, 'CREATE')", role, schema):
         return []
-    remedy = f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)};"
-    return [Finding("privilege", f"{role} may not create in schema {schema}", remedy)]
+    grant = f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)};"
+    return [_missing(f"{role} may not create in schema {schema}", grant)]
+
+
+def owner_to_be(connection: psycopg.Connection[Any], table: Table) -> str:
+    """The role that owns the table once `ownership` has nothing to say: this one where it belongs to a superuser."""
+    is_superuser = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = %s"
+    if _is_member(connection, table.owner) or not _one(connection, is_superuser, table.owner):
+        return table.owner
+    return current_user(connection)
+
+
+def _is_member(connection: psycopg.Connection[Any], role: str) -> bool:
+    return bool(_one(connection, "SELECT pg_catalog.pg_has_role(current_user, %s::name, 'USAGE')", role))
+
+
+def execution(connection: psycopg.Connection[Any], table: Table, expressions: Iterable[str]) -> list[Finding]:
+    """The functions that these expressions may call (all overloads) and that the table's owner may not execute.
+
+    An index is built with the rights of the table's owner, whoever gives the command.
+    """
+    called = {name for text in expressions for name in _CALL.findall(text)}
+    names = [name[1:-1].replace('""', '"') if name.startswith('"') else name.lower() for name in called]
+    if not names:
+        return []
+    owner = owner_to_be(connection, table)
+    rows = connection.execute(
+        "SELECT oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc WHERE proname = ANY(%s) "
+        "AND prokind = 'f' AND NOT pg_catalog.has_function_privilege(%s::name, oid, 'EXECUTE') ORDER BY 1",
+        [names, owner],
+    )
+    return [
+        _missing(f"{owner} may not execute {name}", f"GRANT EXECUTE ON FUNCTION {name} TO {quote(owner)};")
+        for (name,) in rows
+    ]
+
+
+def journal(connection: psycopg.Connection[Any], schema: str, tables: Sequence[str]) -> list[Finding]:
+    """What this role lacks to make the journal in `schema`, or to write to the one that stands."""
+    row = connection.execute(_JOURNAL, {"schema": schema, "tables": list(tables)}).fetchone()
+    assert row is not None
+    database, stands, makes_schema, enters, makes_tables, made, writes = row
+    user, found, or_file = current_user(connection), [], "or keep the journal in a file: --journal FILE"
+    if not stands and not makes_schema:
+        grant = f"GRANT CREATE ON DATABASE {quote(database)} TO {quote(user)};"
+        found.append(_missing(f"{user} may not create the journal's schema {schema}", grant, or_file))
+    if stands and not enters:
+        grant = f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(user)};"
+        found.append(_missing(f"{user} may not use the journal's schema {schema}", grant, or_file))
+    if stands and made < len(tables) and not makes_tables:
+        grant = f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(user)};"
+        found.append(_missing(f"{user} may not create the journal's tables in schema {schema}", grant, or_file))
+    if made and not writes:
+        listed = ", ".join(quote(schema, table) for table in tables)
+        grant = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {listed} TO {quote(user)};"
+        found.append(_missing(f"{user} may not write to the journal of another role", grant, or_file))
+    return found
+
+
+def _missing(detail: str, grant: str, or_else: str = "") -> Finding:
+    return Finding("privilege", detail, f"{grant} {or_else}".rstrip(), grant=grant)
 
 
 def long_transactions(connection: psycopg.Connection[Any], effect: str = BUILD_WAITS) -> list[Finding]:

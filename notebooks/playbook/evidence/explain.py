@@ -96,12 +96,16 @@ _USUAL = frozenset({"Plain", "Simple", "Inner", "Forward", "NoMovement", "Outer"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan of one query. Times are None unless it was analysed; `settings` are those that are not the defaults."""
+    """The plan of one query. Times are None unless it was analysed; `settings` are those that are not the defaults.
+
+    `cost` is the planner's estimate of the whole, in its own unit.
+    """
 
     root: Node
     planning_ms: float | None = None
     execution_ms: float | None = None
     settings: tuple[tuple[str, str], ...] = ()
+    cost: float | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -147,13 +151,15 @@ class Plan:
             "planning_ms": self.planning_ms,
             "execution_ms": self.execution_ms,
             "settings": dict(self.settings),
+            "cost": self.cost,
         }
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` wrote."""
         settings = tuple(kept["settings"].items())
-        return cls(_node_from_json(kept["root"]), kept["planning_ms"], kept["execution_ms"], settings)
+        times = kept["planning_ms"], kept["execution_ms"]
+        return cls(_node_from_json(kept["root"]), *times, settings, kept.get("cost"))
 
 
 def explain(connection: Connection, bound: Bound, *, analyze: bool, timing: bool = True, timeout_s: float = 30) -> Plan:
@@ -176,7 +182,8 @@ def parse(explained: Any) -> Plan:
     """What EXPLAIN (FORMAT JSON) gave, as text or as values, of PostgreSQL 13 to 18."""
     top = (json.loads(explained) if isinstance(explained, str | bytes) else explained)[0]
     settings = tuple(sorted(top.get("Settings", {}).items()))
-    return Plan(_node(top["Plan"]), top.get("Planning Time"), top.get("Execution Time"), settings)
+    times = top.get("Planning Time"), top.get("Execution Time")
+    return Plan(_node(top["Plan"]), *times, settings, cost=top["Plan"].get("Total Cost"))
 
 
 def masked(condition: str) -> str:
