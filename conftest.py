@@ -22,6 +22,7 @@ pytest_plugins = (
     "tests.fix_prisma",
     "tests.fix_snake",
     "tests.fix_results",
+    "tests.fix_assess",
     "tests.fix_cache",
     "tests.fix_service",
     "tests.fix_library",

@@ -241,6 +241,7 @@ def test_the_summary_ends_a_run_in_a_few_plain_lines():
         "9 comparisons of a query before and after: "
         "4 faster, 1 slower, 1 no gain, 1 unproven, 1 unstable, 1 not measured.",
         "Rows: same in 6, differ in 1, not compared in 2.",
+        "Health check: 1 warn, 1 not checked, 1 ok.",
         "Disk taken by the steps in place: 49.5 MB.",
         "gain: events_of_user_by_hypothesis (rare): 38.9 ms → 0.182 ms, 214× [190×, 241×]",
         "gain: dashboard_by_day (common): 184 ms → 1.37 ms, 134× [129×, 140×]",

@@ -19,20 +19,21 @@ from playbook import figures
 from playbook.axis import LogAxis
 from playbook.results import Comparison
 
-_DPI = 100
+DPI = 100
+WIDTH_INCHES = 9.6
+ROW_INCHES = 0.3
+REST_INCHES = 0.95
+"""What a chart takes above and below its rows."""
 _COLOURS = 64
-_WIDTH_INCHES = 9.6
-_ROW_INCHES = 0.3
-_REST_INCHES = 0.95
 _LONGEST_LABEL = 46
-_INK, _MUTED, _GRID = "#1b1f24", "#57606a", "#d5dae0"
+INK, MUTED, GRID = "#1b1f24", "#57606a", "#d5dae0"
 
 # Okabe and Ito's colours; each verdict has a shape of its own too.
 _MARKS: dict[str, dict[str, Any]] = {
     "faster": {"marker": "o", "color": "#0072b2"},
     "slower": {"marker": "v", "color": "#d55e00"},
-    "no gain": {"marker": "D", "color": _MUTED, "markersize": 5},
-    "unproven": {"marker": "o", "color": _MUTED, "markerfacecolor": "white"},
+    "no gain": {"marker": "D", "color": MUTED, "markersize": 5},
+    "unproven": {"marker": "o", "color": MUTED, "markerfacecolor": "white"},
     "unstable": {"marker": "x", "color": "#8a6100", "markeredgewidth": 2},
 }
 
@@ -69,11 +70,11 @@ def speedup_chart(comparisons: Sequence[Comparison]) -> Chart:
     drawn = [each for each in comparisons if each.speedup]
     missing = [each.label for each in comparisons if each not in drawn]
     alt = "\n".join([_told(each) for each in drawn] + [f"{label}: {figures.NOT_MEASURED}" for label in missing])
-    height = _REST_INCHES + _ROW_INCHES * len(drawn)
-    figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=_DPI, facecolor="white")
+    height = REST_INCHES + ROW_INCHES * len(drawn)
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     _draw(figure, drawn, len(missing))
-    return Chart(_png(figure), f"Speed-ups with 95 % intervals, log axis:\n{alt}", *_pixels(height))
+    return Chart(png(figure), f"Speed-ups with 95 % intervals, log axis:\n{alt}", *pixels(height))
 
 
 def _draw(figure: Figure, comparisons: Sequence[Comparison], missing: int) -> None:
@@ -92,36 +93,36 @@ def _dress(axes: Axes, axis: LogAxis, missing: int) -> None:
     axes.set_xticks(axis.ticks, [f"{tick:g}{figures.TIMES}" for tick in axis.ticks])
     axes.set_xticks([], minor=True)
     axes.set_yticks([])
-    axes.tick_params(axis="x", colors=_MUTED, labelsize=9, length=0)
-    axes.grid(axis="x", color=_GRID, linewidth=0.8)
-    axes.axvline(1, color=_MUTED, linewidth=1.1)
+    axes.tick_params(axis="x", colors=MUTED, labelsize=9, length=0)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.axvline(1, color=MUTED, linewidth=1.1)
     for side in axes.spines.values():
         side.set_visible(False)
     plural = "s" if missing != 1 else ""
     rest = f"; {missing} comparison{plural} not measured" if missing else ""
-    axes.set_xlabel(f"time before / time after, right of 1{figures.TIMES} is faster{rest}", color=_MUTED, fontsize=9)
+    axes.set_xlabel(f"time before / time after, right of 1{figures.TIMES} is faster{rest}", color=MUTED, fontsize=9)
     axes.set_axisbelow(True)
 
 
 def _mark(axes: Axes, place: int, comparison: Comparison) -> None:
-    style = {"markersize": 6.5, "linestyle": "none", **_MARKS.get(comparison.verdict, {"marker": "s", "color": _MUTED})}
+    style = {"markersize": 6.5, "linestyle": "none", **_MARKS.get(comparison.verdict, {"marker": "s", "color": MUTED})}
     if comparison.ci95:
         axes.plot(comparison.ci95, (place, place), color=style["color"], linewidth=1.8, marker="|", markersize=8)
     axes.plot([comparison.speedup], [place], **style)
     beside = {
         "va": "center",
         "fontsize": 9,
-        "color": _INK,
+        "color": INK,
         "transform": axes.get_yaxis_transform(),
         "parse_math": False,
     }
-    axes.text(-0.03, place, _shortened(comparison.label), ha="right", **beside)
+    axes.text(-0.03, place, shortened(comparison.label), ha="right", **beside)
     within = f"{figures.times(comparison.speedup)}  {figures.interval(comparison.ci95) if comparison.ci95 else ''}"
     axes.text(1.03, place, within, ha="left", **beside)
     axes.text(1.59, place, comparison.verdict, ha="left", **beside)
 
 
-def _shortened(label: str) -> str:
+def shortened(label: str) -> str:
     """The label on one line; a long one keeps its start and its end, where its bind stands."""
     label = " ".join(label.split())
     if len(label) <= _LONGEST_LABEL:
@@ -134,12 +135,13 @@ def _told(comparison: Comparison) -> str:
     return f"{comparison.label}: {figures.times(comparison.speedup)}{within} {comparison.verdict}"
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file at twice its size."""
     file = BytesIO()
     with warnings.catch_warnings():
         # A query may be named in a script that the font lacks: its boxes are in the chart, its name in the words.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(file, format="png", dpi=2 * _DPI)
+        figure.savefig(file, format="png", dpi=2 * DPI)
     small = BytesIO()
     # A third of the size, for notebooks that are committed with their outputs; max coverage keeps every hue.
     few = Image.open(file).convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
@@ -147,5 +149,6 @@ def _png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def _pixels(height: float) -> tuple[int, int]:
-    return round(_WIDTH_INCHES * _DPI), round(height * _DPI)
+def pixels(height: float) -> tuple[int, int]:
+    """Width and height as shown, of a chart that is `height` inches high."""
+    return round(WIDTH_INCHES * DPI), round(height * DPI)

@@ -66,7 +66,9 @@ def run(
         bool | None, typer.Option("--apply/--dry-run", help="Change the target. Default: only the embedded sample.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Execute the queries, without --apply too.")] = False,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Phases to run: --only 1.1 3.2")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Phases to run: --only 1.1 3.2; 0 is the health check.")
+    ] = None,
     scale: ScaleOption = None,
     map_: MapOption = None,
     journal: JournalOption = None,

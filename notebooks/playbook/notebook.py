@@ -25,7 +25,7 @@ PARAMETERS: dict[str, tuple[type, ...]] = {
 """What papermill may pass; None always means the environment's default."""
 
 
-def open_playbook(**parameters: Any) -> Playbook:
+def open_playbook(*, takes_s: float | None = None, **parameters: Any) -> Playbook:
     """Connects to the target, resolves the plan's names, sets up %sql, and shows what we are connected to.
 
     Outside IPython nothing is shown and %sql is left alone.
@@ -50,7 +50,7 @@ def open_playbook(**parameters: Any) -> Playbook:
         _set_up_display(shell)
         from IPython.display import display
 
-        display(banner(context))
+        display(banner(context, takes_s))
     return playbook
 
 

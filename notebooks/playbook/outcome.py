@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from playbook import figures
-from playbook.results import Comparison, Limit, Promise, Results, Step
+from playbook.results import Comparison, Finding, Limit, Promise, Results, Step
 
 STATUSES = {
     "planned": "planned",
@@ -29,6 +29,7 @@ VERDICTS = ("faster", "slower", "no gain", "unproven", "unstable", "not measured
 _MAP = re.compile(r"--map (?:'[^']*'|\S+)")
 _UNKNOWN = ("=NAME", "=SCHEMA.NAME", "=COLUMN")
 _IN_PLACE = ("applied", "exists")
+_FINDINGS = ("warn", "not_checked", "ok")
 _TONES = {
     "good": ("applied", "exists", "faster", "keep", "ok", "same", "met"),
     "warn": ("blocked", "unstable", "warn", "missed"),
@@ -118,9 +119,19 @@ def sentences(results: Results) -> list[str]:
         lines.append(f"{_plural(len(results.comparisons), 'comparison')} of a query before and after: {verdicts}.")
         rows = _counted((each.rows for each in results.comparisons), ("same", "differ", "not compared"))
         lines.append(f"Rows: {', '.join(f'{word} in {number}' for word, number in rows)}.")
+    if results.findings:
+        found = _counted((each.status for each in results.findings), _FINDINGS)
+        counted = ", ".join(f"{number} {word}" for word, number in found).replace("_", " ")
+        lines.append(f"Health check: {counted}.")
     if in_place := [step for step in results.steps if step.status in _IN_PLACE]:
         lines.append(_disk(in_place))
     return lines
+
+
+def findings(results: Results) -> list[Finding]:
+    """What the health check found: the warnings first, then what was not checked, then what is ok."""
+    rank = {status: place for place, status in enumerate(_FINDINGS)}
+    return sorted(results.findings, key=lambda each: rank.get(each.status, len(rank)))
 
 
 def notices(results: Results) -> list[Notice]:

@@ -40,11 +40,18 @@ def step_row(step: Step, state: State, **measured: Any) -> dict[str, Any]:
 
 
 def write_part(folder: Path, notebook: str, part: dict[str, Any]) -> None:
-    """Writes `parts/<notebook>.json` whole or not at all, so that a killed notebook leaves its last good part."""
+    """Writes `parts/<notebook>.json` whole or not at all, so that a killed notebook leaves its last good part.
+
+    Lists that `part` leaves out are written empty.
+    """
+    lists: dict[str, Any] = {name: [] for name in LISTS}
     path = folder / "parts" / f"{notebook}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".json.new")
-    draft.write_text(json.dumps({"notebook": notebook, **part}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    draft.write_text(
+        json.dumps({"notebook": notebook, **lists, "metrics": {}, **part}, indent=2, allow_nan=False) + "\n",
+        encoding="utf-8",
+    )
     os.replace(draft, path)
 
 

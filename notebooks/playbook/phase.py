@@ -21,6 +21,7 @@ from playbook.answers import (
     UndoPreview,
     Verdicts,
 )
+from playbook.assess.assessment import WINDOW_S, Assessment, assess
 from playbook.changes.summary import Summary
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
@@ -325,10 +326,6 @@ class Phase:
                 "steps": rows,
                 "comparisons": [each.to_json() for verdict in found if verdict for each in verdict.comparisons],
                 "estimates": [each.to_json() for each in self._estimates],
-                "findings": [],
-                "metrics": {},
-                "targets": [],
-                "expected": [],
             },
         )
 
@@ -338,9 +335,20 @@ class Playbook:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._assessed = False
 
     def __repr__(self) -> str:
         return f"Playbook({self.context.plan.name} on {self.context.target.label})"
+
+    def assess(self, window_s: float = WINDOW_S) -> Assessment:
+        """The health check of the target: every check looked at once. Changes nothing.
+
+        What the target does is seen between two snapshots, `window_s` seconds apart or more.
+        """
+        if self._assessed:  # a notebook may stay open for days
+            self.context.refresh()
+        self._assessed = True
+        return assess(self.context, window_s)
 
     def phase(self, phase_id: str) -> Phase:
         """The verbs on every step of a phase.

@@ -76,6 +76,7 @@ def _html(results: Results) -> str:
         results=results,
         sections=_sections(results, bool(drawn)),
         sentences=outcome.sentences(results),
+        findings=outcome.findings(results),
         notices=outcome.notices(results),
         gains=outcome.gains(results),
         decisions={step.id: outcome.decide(step, results.of(step)) for step in results.steps},

@@ -25,6 +25,11 @@ def shown(text: str) -> str:
     return _UNSHOWABLE.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
+def cut(text: str, longest: int) -> str:
+    """`text`, or its first `longest` characters with a mark that there is more."""
+    return text if len(text) <= longest else f"{text[:longest]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def _text(value: Any) -> Any:
     return "" if value is None else shown(value) if isinstance(value, str) else value
 
@@ -175,12 +180,22 @@ class Estimate(_Part):
 
 
 class Finding(_Part):
-    """One health check."""
+    """One answer of a health check, to one of its topics.
+
+    `remedy` is SQL to copy; `step` is YAML to paste under the steps of a plan's phase, where one mends it.
+    """
 
     check: Text
+    topic: Text = ""
     status: Text = ""
     detail: Text = ""
     remedy: Text = ""
+    step: Text = ""
+
+    @property
+    def label(self) -> str:
+        """`indexes: redundant`."""
+        return f"{self.check}: {self.topic}" if self.topic else self.check
 
 
 class _Held(_Part):

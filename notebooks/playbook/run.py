@@ -24,6 +24,10 @@ from playbook.target.connect import scrub
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
 
 
+CURRENT_STATE = "00_current_state"
+"""The health check, which no plan has to name: it comes first, on any target. `--only 0` runs it alone."""
+
+
 @dataclass(frozen=True)
 class NotebookRun:
     """How one notebook ended: `ok` or `failed`, with the one line that says why."""
@@ -91,13 +95,15 @@ def run(
 
 
 def chosen_notebooks(context: Context, only: tuple[str, ...]) -> list[str]:
-    """The notebooks to run, in the plan's order; of phases that this version cannot carry out there is none.
+    """The notebooks to run: the health check, then the plan's in its order, as far as this version has them.
 
     Raises:
         UsageError: `only` names a phase that the plan does not have, or one without a notebook.
     """
-    phases = [context.plan.phase(phase_id) for phase_id in only] or context.plan.phases
-    names = list(dict.fromkeys(phase.notebook for phase in phases))
+    first = [CURRENT_STATE] if "0" in only or not only else []
+    named = [phase_id for phase_id in only if phase_id != "0" or phase_id in {each.id for each in context.plan.phases}]
+    phases = [context.plan.phase(phase_id) for phase_id in named] if only else context.plan.phases
+    names = list(dict.fromkeys([*first, *(phase.notebook for phase in phases)]))
     there = [name for name in names if (NOTEBOOKS / f"{name}.ipynb").exists()]
     if only and (missing := [name for name in names if name not in there]):
         raise UsageError(f"--only {' '.join(only)}: there is no notebook {', '.join(missing)} in this version")

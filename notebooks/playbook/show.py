@@ -73,7 +73,7 @@ def statements(planned: Iterable[Statement]) -> Shown:
     dimmed = Markup('<span style="opacity: 0.75;">{}</span>\n{}')
     html = Markup("\n\n").join(dimmed.format(comment, sql) for comment, sql in blocks)
     text = "\n\n".join(f"{comment}\n{sql}" for comment, sql in blocks)
-    return Shown(str(Markup('<pre style="{}">{}</pre>').format(FRAME, html)), text)
+    return Shown(str(block(html)), text)
 
 
 def verdict_table(rows: Iterable[Any], steps: Iterable[Any] = ()) -> Shown:
@@ -133,19 +133,21 @@ def status_table(steps: Iterable[Any]) -> Shown:
 
 
 def findings_table(findings: Iterable[Any]) -> Shown:
-    """The health checks: what was found, and what to do about it."""
-    lines = [
-        Row(
-            (
-                Cell(each.check, head=True),
-                judged(words(each.status), meaning=each.status),
-                Cell(each.detail),
-                Cell(each.remedy),
-            )
-        )
-        for each in _read(Finding, findings)
-    ]
-    return table(("check", "status", "detail", "remedy"), lines)
+    """The health checks: what was found, and below it what to do about it, to copy."""
+    return table(("check", "status", "what was found"), [_found(each) for each in _read(Finding, findings)])
+
+
+def _found(finding: Finding) -> Row:
+    cells = (Cell(finding.label, head=True), judged(words(finding.status), meaning=finding.status))
+    opened = {"remedy": finding.remedy, "as a step of a plan": finding.step}
+    below = Markup("").join(folded(name, block(text)) for name, text in opened.items() if text)
+    lines = tuple(line for text in opened.values() for line in text.splitlines())
+    return Row((*cells, Cell(finding.detail)), below or None, lines)
+
+
+def block(text: str) -> Markup:
+    """Text to copy as it is."""
+    return Markup('<pre style="{}">{}</pre>').format(FRAME, text)
 
 
 def estimates_table(estimates: Iterable[Any]) -> Shown:

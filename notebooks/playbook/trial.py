@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+
+import psycopg
 
 from playbook.changes.change import Change
 from playbook.context import Context
@@ -11,6 +14,7 @@ from playbook.errors import NamesError, NotAnalysed, PlanError
 from playbook.evidence.compare import Case, Comparison, compare, machine_drift
 from playbook.evidence.hypothetical import Estimate, estimates
 from playbook.evidence.measure import Measurement, measure, yardsticks
+from playbook.evidence.reading import Select, reading
 from playbook.evidence.rows import SameRows, same_rows
 from playbook.evidence.statistics import Drift
 from playbook.plan.admission import admit
@@ -98,6 +102,13 @@ class Trial:
             progress=self._context.progress,
         )
         return {(each.query, each.bind): each for each in measured}
+
+    def play(self, steps: Iterable[Step], timeout_s: float = 5.0) -> None:
+        """Executes the claimed queries of `steps` once each, read-only, and cancels what takes over `timeout_s`."""
+        with self._context.connect() as connection:
+            for bound in {_case(bound): bound for step in steps for bound in self.claims(step)}.values():
+                with suppress(psycopg.Error), reading(connection, timeout_s=timeout_s):
+                    Select(connection).run(bound.sql, bound.values)
 
     def cases(self, step: Step) -> list[Case]:
         """What is measured for the step: its claims, then the controls."""

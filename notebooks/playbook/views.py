@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import escape
 
-from playbook import answers, figures, show
+from playbook import answers, figures, health, show
+from playbook.assess.assessment import Assessment, Overview, Remedies, Steps
 from playbook.context import Context
 from playbook.evidence.measure import Measurement
 from playbook.table import Cell, Row, Shown, code, judged, number, table
@@ -16,7 +17,7 @@ NOTEBOOK_START_S = 4.0
 """Kernel start and imports; what the banner adds to the time of measuring."""
 
 
-def banner(context: Context) -> Shown:
+def banner(context: Context, takes_s: float | None = None) -> Shown:
     """The first output: what we are connected to, whether anything will be changed, about how long it takes."""
     server, settings = context.target.server, context.settings
     assert server is not None
@@ -30,12 +31,12 @@ def banner(context: Context) -> Shown:
         notes.append("A standby: it can be looked at and measured, not changed.")
     if server.pooled:
         notes.append("Reached through a transaction pooler: apply is refused, name the direct URL for that.")
-    seconds = NOTEBOOK_START_S + (1.5 * settings.budget_s if settings.measures else 1.0)
+    measuring_s = 1.5 * settings.budget_s if settings.measures else 1.0
     return show.banner(
         context.target.label,
         server.version,
         changes=changes if settings.applies else "",
-        seconds=seconds,
+        seconds=NOTEBOOK_START_S + measuring_s if takes_s is None else takes_s,
         embedded=context.target.embedded,
         notes=notes,
     )
@@ -186,5 +187,9 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     answers.Plans: plans,
     answers.SameRows: same_rows,
     answers.Refreshed: refreshed,
+    Assessment: health.assessed,
+    Overview: health.overview,
+    Remedies: health.remedies,
+    Steps: health.steps,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""
