@@ -156,6 +156,10 @@ class Postgres:
         where = {"host": str(self.place), "port": self.port, "user": self.user, "password": self.password}
         return where | ({"dbname": dbname} if dbname else {})
 
+    def url(self, dbname: str = "postgres") -> str:
+        """The superuser's URL, password included."""
+        return f"postgresql://{self.user}:{self.password}@/{dbname}?host={self.place}&port={self.port}"
+
     def connect(self, dbname: str = "postgres") -> psycopg.Connection[Any]:
         """An autocommit session as superuser."""
         return psycopg.connect(**self.conninfo(dbname), autocommit=True)

@@ -17,6 +17,7 @@ from playbook import report
 from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import PlaybookError, UsageError, one_line
 from playbook.parts import merge, read_part, undo_sql
+from playbook.plan.workload import load
 from playbook.settings import NOTEBOOKS, Settings, writable_folder
 from playbook.step import Step, missing_grants, planned_steps
 from playbook.target.connect import scrub
@@ -71,6 +72,7 @@ def run(
     started_at, started = datetime.now(UTC), time.monotonic()
     settings = replace(settings, out=writable_folder(settings.folder.resolve()))
     context = open_context(settings, progress)
+    load(context.plan.workload_path)  # a query that is no SELECT stops the run before its first notebook
     notebooks = chosen_notebooks(context, only)
     with context.hold("run") if settings.applies else nullcontext():
         if settings.applies and (missing := missing_grants(context, notebooks)):
