@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from playbook.settings import DEFAULT_PLAN
+
 COMMAND = str(Path(sys.executable).with_name("playbook"))
 
 
@@ -113,7 +115,6 @@ class TestRun:
     ("arguments", "said"),
     [
         (["run", "--only", "9.9"], "has no phase 9.9; it has 1.1"),
-        (["run", "--only", "4.2"], "there is no notebook 04_2_partitioning in this version"),
         (["run", "--out", "/proc/nowhere"], "--out /proc/nowhere"),
         (["run", "--plan", "missing.yaml"], "missing.yaml: cannot be read"),
         (["run", "--scale", "0"], "scale 0: must be above 0"),
@@ -133,6 +134,14 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(server, arguments, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert "c4nary" not in done.stdout + done.stderr
+
+
+def test_a_phase_whose_notebook_is_not_there_is_named(tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(DEFAULT_PLAN.read_text().replace("04_2_partitioning", "04_9_nowhere"))
+    done = playbook("run", "--plan", plan, "--only", "4.2")
+    assert done.returncode == 2
+    assert "there is no notebook 04_9_nowhere in this version" in done.stderr
 
 
 def test_a_plan_with_a_wrong_field_names_file_and_line(tmp_path):

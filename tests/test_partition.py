@@ -171,8 +171,8 @@ def test_rows_past_the_partitions_are_refused_where_the_plan_says_so(ledger):
         ("ALTER PUBLICATION ledger_feed SET (publish_via_partition_root = false)", "partitions in publication ledger_feed"),
         ("ALTER TABLE entries ADD CHECK (amount < 5000) NOT VALID", "is not validated"),
         ("ALTER TABLE entries ALTER at DROP NOT NULL", "NOT NULL of at"),
-        ("INSERT INTO entries (at) VALUES ('2064-01-01')", "1 rows: at lies past 20"),
-        ("ALTER TABLE entries ALTER at DROP NOT NULL; INSERT INTO entries (at) VALUES (NULL)", "1 rows: at is NULL"),
+        ("INSERT INTO entries (at) VALUES ('2064-01-01')", "1 row: at lies past 20"),
+        ("ALTER TABLE entries ALTER at DROP NOT NULL; INSERT INTO entries (at) VALUES (NULL)", "1 row: at is NULL"),
         ("CREATE FUNCTION put() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO entries (id) VALUES (1) "
          "ON CONFLICT (id) DO UPDATE SET kind = 'x'; END $$", "ON CONFLICT (number) fails"),
         ("CREATE TABLE entries_history (x int)", "public.entries_history stands already"),

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from playbook import figures, trees
+from playbook.evidence.live import Timeline
 from playbook.outcome import decide, status
 from playbook.results import Comparison, Estimate, Finding, Limit, Promise, Step, Text, shown
 from playbook.table import FRAME, Cell, Row, Shown, code, folded, judged, number, small, table
@@ -28,6 +29,7 @@ __all__ = [
     "statements",
     "status_table",
     "targets_table",
+    "timeline_chart",
     "verdict_table",
 ]
 
@@ -296,6 +298,19 @@ def speedup_chart(rows: Iterable[Any]) -> Shown:
     from playbook import charts  # here, since matplotlib takes a second to import
 
     return charts.speedup_chart(comparisons)
+
+
+def timeline_chart(timeline: Timeline) -> Shown:
+    """Each write's latency and the locks of a change under load; see `playbook.timeline`.
+
+    Where no writer was at work, a sentence says so.
+    """
+    if not timeline.writes:
+        text = "No writers were at work: only the embedded sample is written to."
+        return Shown(f"<p>{text}</p>", text)
+    from playbook import timeline as charts  # here, since matplotlib takes a second to import
+
+    return charts.timeline_chart(timeline)
 
 
 def _held(wanted: str, held: Iterable[Limit | Promise]) -> Shown:

@@ -23,6 +23,7 @@ from playbook.target.watchdog import Connect
 
 TWIN_SCHEMA = "playbook_twin"
 """Where the twin stands while it is needed."""
+_ORIGINAL = f"{TWIN_SCHEMA}.original"
 POLL_S = 0.005
 """How often the observer looks at the locks."""
 
@@ -70,11 +71,20 @@ class Timeline:
 
 
 @contextmanager
-def under_load(connect: Connect, conninfo: Mapping[str, Any], table: Table, key: str, *, writers: int = 2,
-               least: int = 20) -> Iterator[Timeline]:  # fmt: skip
+def under_load(
+    connect: Connect,
+    conninfo: Mapping[str, Any],
+    table: Table,
+    key: str,
+    *,
+    writers: int = 2,
+    least: int = 20,
+    restore: bool = False,
+) -> Iterator[Timeline]:
     """Writes the table as long as the block runs, each writer at least `least` times before and after.
 
-    `key` is the column that moves between periods. The twin is dropped at the end.
+    `key` is the column that moves between periods. The twin is dropped at the end; with `restore` the rows written are
+    taken back then.
 
     Raises:
         RunError: the table has no primary key of one column, or a writer could not be started.
@@ -84,10 +94,9 @@ def under_load(connect: Connect, conninfo: Mapping[str, Any], table: Table, key:
     if primary is None:
         raise RunError(f"{table.qualified} has no primary key, by which writers could tell rows apart")
     row_key = primary.columns[0]
-    twin = _make_twin(connect, table, row_key)
+    twin = _make_twin(connect, table, row_key, restore)
     try:
         with ExitStack() as stack:
-            started = time.time()
             crew = [
                 stack.enter_context(_Helper("writer", conninfo, _orders(table, twin, row_key, key, number, writers)))
                 for number in range(writers)
@@ -95,6 +104,7 @@ def under_load(connect: Connect, conninfo: Mapping[str, Any], table: Table, key:
             observer = stack.enter_context(_Helper("observer", conninfo, {"table": table.qualified, "poll_s": POLL_S}))
             for helper in (*crew, observer):
                 helper.is_ready()
+            started = time.time()
             for helper in (*crew, observer):
                 helper.wait_for(least)
             yield timeline
@@ -105,6 +115,8 @@ def under_load(connect: Connect, conninfo: Mapping[str, Any], table: Table, key:
             timeline.seconds = time.time() - started
         timeline.writes.sort(key=lambda write: write.at_s)
         timeline.difference, timeline.rows = _difference(connect, table.qualified, twin)
+        if restore:
+            _restore(connect, table, row_key)
     finally:
         with connect() as connection:
             connection.execute(f"DROP SCHEMA IF EXISTS {TWIN_SCHEMA} CASCADE".encode())
@@ -129,13 +141,35 @@ def _orders(table: Table, twin: str, row_key: str, key: str, number: int, writer
     }
 
 
-def _make_twin(connect: Connect, table: Table, row_key: str) -> str:
+def _make_twin(connect: Connect, table: Table, row_key: str, restore: bool) -> str:
     twin = quote(TWIN_SCHEMA, table.name)
     with connect() as connection, connection.transaction():
         connection.execute(f"DROP SCHEMA IF EXISTS {TWIN_SCHEMA} CASCADE; CREATE SCHEMA {TWIN_SCHEMA}".encode())
         connection.execute(f"CREATE TABLE {twin} AS SELECT * FROM {table.qualified}".encode())
         connection.execute(f"CREATE INDEX ON {twin} ({quote(row_key)})".encode())
+        if restore:
+            connection.execute(f"CREATE TABLE {_ORIGINAL} AS SELECT * FROM {twin}".encode())
     return twin
+
+
+def _restore(connect: Connect, table: Table, row_key: str) -> None:
+    """Puts the rows that differ from the original back, and tidies up after that."""
+    name, key = table.qualified, quote(row_key)
+    columns = ", ".join(quote(column.name) for column in table.columns if not column.generated)
+    differ = f"SELECT {key} FROM touched"
+    with connect() as connection:
+        with connection.transaction():
+            connection.execute(
+                f"CREATE TEMP TABLE touched ON COMMIT DROP AS SELECT {key} FROM (SELECT * FROM {name} EXCEPT ALL "
+                f"SELECT * FROM {_ORIGINAL}) a UNION SELECT {key} FROM (SELECT * FROM {_ORIGINAL} EXCEPT ALL "
+                f"SELECT * FROM {name}) b".encode()
+            )
+            connection.execute(f"DELETE FROM {name} WHERE {key} IN ({differ})".encode())
+            connection.execute(
+                f"INSERT INTO {name} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {_ORIGINAL} "
+                f"WHERE {key} IN ({differ})".encode()
+            )
+        connection.execute(f"VACUUM (ANALYZE) {name}".encode())
 
 
 def _difference(connect: Connect, table: str, twin: str) -> tuple[int, int]:

@@ -178,8 +178,12 @@ def of_rows(
             )
             continue
         if found.rows:
-            findings.append(Finding("blocked", f"{found.rows:,} rows: {what}", remedy, found.keys))
+            findings.append(Finding("blocked", f"{_rows(found.rows)}: {what}", remedy, found.keys))
     return findings
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def privileges(connection: psycopg.Connection[Any], attach: Attach) -> list[Finding]:
