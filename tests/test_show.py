@@ -386,3 +386,8 @@ def test_the_chart_as_html_has_an_alternative_text():
 
 def test_a_chart_of_nothing_is_a_sentence():
     assert show.speedup_chart([fix_results.unmeasured("1.1/a", "q")]).text == "No speed-up was measured."
+
+
+def test_parameters_of_a_statement_are_no_formula():
+    html = show.statements([Statement("SELECT $1::int + $2", "add")])._repr_html_()
+    assert html.startswith('<div class="mathjax_ignore tex2jax_ignore">')

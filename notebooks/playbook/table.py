@@ -48,7 +48,8 @@ class Shown:
     text: str
 
     def _repr_html_(self) -> str:
-        return self.html
+        # JupyterLab sets what stands between two dollar signs as a formula, `$1` and `$2` of a statement too.
+        return f'<div class="mathjax_ignore tex2jax_ignore">{self.html}</div>'
 
     def __repr__(self) -> str:
         return self.text
