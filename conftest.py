@@ -32,6 +32,16 @@ pytest_plugins = (
 _HOME = pytest.StashKey[str]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres", choices=("15", "16", "18"), default="18", help="The version on which tests make empty databases."
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"empty databases: on PostgreSQL {config.getoption('--postgres')}"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # In the environment, since kernels and commands started by the tests read it. Not under pytest's own temporary
     # folder: that one is closed to the account that runs the server when the tests run as root.

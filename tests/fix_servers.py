@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.servers import Postgres
 
 from playbook.target import embedded
 from playbook.target.connect import Target, identify
@@ -24,14 +25,21 @@ def server() -> Iterator[embedded.Server]:
         yield lease.server
 
 
+@pytest.fixture(scope="session")
+def any_server(request: pytest.FixtureRequest) -> embedded.Server | Postgres:
+    """The embedded server, or the one of the version that `--postgres` names."""
+    version = request.config.getoption("--postgres")
+    return request.getfixturevalue("server" if version == "18" else f"postgres{version}")
+
+
 @pytest.fixture
-def empty(server: embedded.Server) -> Iterator[Target]:
+def empty(any_server: embedded.Server | Postgres) -> Iterator[Target]:
     """An empty database as a target that is not the sample: it counts as foreign."""
     name = f"empty_{next(_numbers)}"
-    with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
+    with psycopg.connect(**any_server.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
         try:
-            yield identify(Target(spec="env:DATABASE_URL", conninfo=server.conninfo(name)))
+            yield identify(Target(spec="env:DATABASE_URL", conninfo=any_server.conninfo(name)))
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
