@@ -10,7 +10,7 @@ from tests.fix_shop import Shop
 from playbook.target.connect import Target
 
 PLAN = """\
-name: ledger
+name: accounts
 title: One index on a partitioned table
 workload: workload.sql
 phases:
@@ -40,18 +40,18 @@ FROM generate_series(1, 5000) n;
 
 
 def lay_out(target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """The ledger on an empty database, analysed, and its plan in `folder`."""
+    """The accounts on an empty database, analysed, and its plan in `folder`."""
     (folder / "plan.yaml").write_text(PLAN)
     (folder / "workload.sql").write_text("-- name: one\nSELECT amount FROM entries WHERE account = 1;\n")
     with target.connect() as connection:
         connection.execute(ROWS)
         connection.execute("VACUUM (ANALYZE)")
-    ledger = Shop(target, folder / "plan.yaml", folder)
-    monkeypatch.setenv("SHOP_URL", ledger.url())
-    return ledger
+    accounts = Shop(target, folder / "plan.yaml", folder)
+    monkeypatch.setenv("SHOP_URL", accounts.url())
+    return accounts
 
 
 @pytest.fixture
-def ledger(empty: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """The ledger with its rows; nothing of the playbook in it yet."""
+def accounts(empty: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """The accounts with its rows; nothing of the playbook in it yet."""
     return lay_out(empty, tmp_path, monkeypatch)

@@ -175,6 +175,16 @@ def test_a_foreign_target_is_only_planned_and_its_password_shows_nowhere(shop, m
     assert snapshot(shop.target) == as_found
 
 
+def test_a_second_process_is_told_who_holds_the_target(shop):
+    shop.playbook().step("1/orders_open").apply()
+    first = shop.context()
+    with first.hold("apply"):
+        done = playbook("undo", "--plan", shop.plan, "--target", "env:SHOP_URL")
+    assert done.returncode == 2
+    assert f"is held by playbook {first.run_id} (backend " in done.stderr
+    assert "orders_open" in str(shop.execute("SELECT indexname FROM pg_indexes"))
+
+
 def test_ctrl_c_leaves_the_journal_right_and_says_how_to_go_on(server, tmp_path):
     process = subprocess.Popen(
         [COMMAND, "run", "--only", "3.2", "--out", str(tmp_path)],

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from playbook.errors import TargetError, UsageError
-from playbook.journal import Entry, FileStore, Journal, TargetStore
+from playbook.journal import Entry, Journal
+from playbook.stores import FileStore, TargetStore
 from playbook.target.sql import Statement
 
 BUILD = Statement("CREATE INDEX CONCURRENTLY i ON t (a)", "build i", "SHARE UPDATE EXCLUSIVE", "t", False, True)
@@ -116,7 +117,8 @@ def test_preview_announces_what_the_journal_makes_and_nothing_once_it_stands(scr
     store = TargetStore(scratch)
     announced = [statement.sql.split("(")[0].strip() for statement in store.statements()]
     assert announced == [
-        "CREATE SCHEMA IF NOT EXISTS playbook",
+        "CREATE SCHEMA playbook",
+        "COMMENT ON SCHEMA playbook IS 'made by the playbook for its journal; `playbook uninstall` removes it'",
         "CREATE TABLE playbook.step",
         "CREATE TABLE playbook.statement",
     ]

@@ -80,7 +80,9 @@ def test_a_dry_run_needs_none_of_them(as_clerk, snapshot):
 
 
 def test_a_journal_of_another_role_is_asked_for_by_name(as_clerk):
-    as_clerk.execute("CREATE SCHEMA playbook; CREATE TABLE playbook.step (); CREATE TABLE playbook.statement ()")
+    as_clerk.execute(
+        "CREATE SCHEMA playbook; CREATE TABLE playbook.step (evidence text); CREATE TABLE playbook.statement (backend_start text)"
+    )
     grants = missing_grants(as_clerk.context(), ["indexes"])
     assert "GRANT USAGE ON SCHEMA playbook TO clerk;" in grants
     assert "GRANT SELECT, INSERT, UPDATE, DELETE ON playbook.step, playbook.statement TO clerk;" in grants

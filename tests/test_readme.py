@@ -75,6 +75,9 @@ def test_the_commands_for_ones_own_database_run(foreign, indexes_only, tmp_path)
         done = bash(command, PLAYBOOK_BUDGET_S="3", **environ)
         assert done.returncode == 0, (command, done.stderr, done.stdout)
     assert "7 applied" in done.stdout or "dropped" in done.stdout
+    (save,) = (command for command in COMMANDS if "--save " in command)
+    done = bash(save.replace("reviewed.yaml", f"{tmp_path}/reviewed.yaml"), DATABASE_URL=foreign)
+    assert done.returncode == 0, done.stderr
     for path in tmp_path.rglob("*.*"):
         assert foreign.partition("@")[0].rpartition(":")[2] not in path.read_text(), path
 
@@ -93,11 +96,13 @@ def test_the_commands_of_refreshing_run(foreign):
         assert done.returncode == 0, (command, done.stderr)
 
 
-def test_the_help_text_is_the_programs_own():
-    shown = re.search(r"```text\n(Usage: playbook run.*?)```", README, re.S)
-    assert shown, "the README holds the help of `playbook run`"
-    done = bash(".venv/bin/playbook run --help", COLUMNS="100", NO_COLOR="1", TERM="dumb")
-    assert shown[1].strip() == "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+HELPS = {block.split()[2]: block for block in re.findall(r"```text\n(Usage: playbook .*?)```", README, re.S)}
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_the_help_text_is_the_programs_own(command):
+    done = bash(f".venv/bin/playbook {command} --help", COLUMNS="100", NO_COLOR="1", TERM="dumb")
+    assert HELPS[command].strip() == "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
 
 def test_every_command_of_the_program_is_in_the_readme():

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from playbook import undoing
-from playbook.errors import Busy, Drifted, UsageError
-from playbook.journal import FileStore
+from playbook.errors import Busy, Drifted, TargetError, UsageError
+from playbook.journal import StatementRecord
+from playbook.stores import FileStore
 
 STEPS = ["1/orders_customer_created", "1/orders_open"]
 POINTS = ["before_intent", "after_intent", "during", "before_done", "after_done"]
@@ -216,6 +217,109 @@ def test_with_a_file_journal_nothing_but_the_change_is_made(shop, snapshot):
     assert FileStore(path).exists()
     undoing.undo(shop.context(journal=path))
     assert snapshot(shop.target) == as_found
+
+
+def test_the_file_of_another_databases_journal_is_refused(shop):
+    path = shop.folder / "journal.sqlite"
+    shop.playbook(journal=path).step("1/orders_open").apply()
+    with shop.target.connect(dbname="postgres") as other:
+        other.execute("DROP DATABASE IF EXISTS shop_elsewhere")
+        other.execute("CREATE DATABASE shop_elsewhere")
+
+    def connect():
+        return shop.target.connect(dbname="shop_elsewhere")
+
+    with pytest.raises(UsageError, match=r"is the journal of empty_\d+ of cluster .* name another file"):
+        FileStore(path, connect).exists()
+    with pytest.raises(UsageError, match="name another file"):
+        FileStore(path, connect).drop()
+    with shop.target.connect(dbname="postgres") as other:
+        other.execute("DROP DATABASE shop_elsewhere")
+    assert path.exists()
+
+
+class TestWhereTheJournalMayNotStand:
+    def test_a_publication_for_all_tables_blocks_every_step_and_a_file_is_the_way_out(self, shop, snapshot):
+        shop.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+        as_found = snapshot(shop.target)
+        applied = shop.playbook().phase("1").apply()
+        assert set(statuses(applied).values()) == {"blocked"}
+        assert "publication everything would carry the journal's rows" in reason(applied, STEPS[0])
+        assert "--journal FILE" in reason(applied, STEPS[0])
+        assert snapshot(shop.target) == as_found
+        assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
+        path = shop.folder / "journal.sqlite"
+        assert set(statuses(shop.playbook(journal=path).phase("1").apply()).values()) == {"applied"}
+        assert {one.error for one in undoing.undo(shop.context(journal=path))} == {""}
+        assert snapshot(shop.target) == as_found
+
+    def test_a_publication_made_since_keeps_undo_from_writing_the_journal(self, shop):
+        shop.playbook().step("1/orders_open").apply()
+        shop.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+        with pytest.raises(TargetError, match=r"would carry the journal's rows .* by hand with undo\.sql"):
+            undoing.undo(shop.context())
+        assert "orders_open" in indexes(shop)
+
+    def test_a_publication_of_its_schema_is_one_that_carries_its_rows(self, shop):
+        shop.execute("CREATE SCHEMA playbook")
+        shop.execute("CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA playbook")
+        assert set(statuses(shop.playbook().phase("1").check()).values()) == {"blocked"}
+
+    def test_somebody_elses_schema_of_that_name_is_left_alone(self, shop):
+        shop.execute("CREATE SCHEMA playbook")
+        shop.execute("CREATE TABLE playbook.games (id int)")
+        checked = shop.playbook().phase("1").check()
+        assert "a schema playbook stands, which is not the playbook's" in reason(checked, STEPS[0])
+        undoing.uninstall(shop.context(), keep_steps=False)
+        assert shop.execute("SELECT count(*) FROM playbook.games") == [(0,)]
+
+    def test_of_an_empty_schema_that_was_given_only_the_tables_go(self, shop):
+        shop.execute("CREATE SCHEMA playbook")
+        shop.playbook().step("1/orders_open").apply()
+        undoing.undo(shop.context())
+        assert "which was there before" in undoing.uninstall(shop.context(), keep_steps=False)
+        assert shop.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'playbook'::regnamespace") == [(0,)]
+
+    def test_a_role_that_may_not_write_it_is_told_the_grant(self, shop, monkeypatch):
+        shop.execute("DROP ROLE IF EXISTS shop_owner")
+        shop.execute("CREATE ROLE shop_owner LOGIN PASSWORD 'owner'")
+        shop.execute("ALTER TABLE orders OWNER TO shop_owner")
+        shop.execute("GRANT CREATE, USAGE ON SCHEMA public TO shop_owner")
+        c = shop.target.conninfo
+        as_owner = f"postgresql://shop_owner:owner@/{c['dbname']}?host={c['host']}&port={c['port']}"
+        as_superuser = shop.url()
+        monkeypatch.setenv("SHOP_URL", as_owner)
+        database = c["dbname"]
+        assert f"GRANT CREATE ON DATABASE {database} TO shop_owner; or keep" in (
+            reason(shop.playbook().phase("1").check(), STEPS[0])
+        )
+        monkeypatch.setenv("SHOP_URL", as_superuser)
+        shop.playbook().step("1/orders_open").apply()
+        monkeypatch.setenv("SHOP_URL", as_owner)
+        assert "GRANT USAGE ON SCHEMA playbook TO shop_owner; or keep" in reason(
+            shop.playbook().phase("1").check(), STEPS[0]
+        )
+        shop.execute("ALTER TABLE orders OWNER TO postgres")
+        shop.execute("DROP OWNED BY shop_owner")
+        shop.execute("DROP ROLE shop_owner")
+
+
+def test_an_index_that_others_made_of_that_name_meanwhile_is_not_ours_to_undo(shop, monkeypatch):
+    """It comes between the check and the statement, so the server refuses ours; resume and undo leave theirs alone."""
+    intent = StatementRecord.intent
+
+    def meanwhile(record, *arguments):
+        if record.step == "1/orders_open":
+            shop.execute("CREATE INDEX IF NOT EXISTS orders_open ON orders (total)")
+        intent(record, *arguments)
+
+    monkeypatch.setattr(StatementRecord, "intent", meanwhile)
+    applied = shop.playbook().phase("1").apply()
+    assert statuses(applied) == {STEPS[0]: "applied", STEPS[1]: "failed"}
+    assert "already exists" in reason(applied, STEPS[1])
+    assert statuses(shop.playbook().phase("1").apply())[STEPS[1]] == "blocked"
+    assert [one.step for one in undoing.undo(shop.context())] == [STEPS[0]]
+    assert indexes(shop) == ["orders_open", "orders_pkey"]
 
 
 def test_a_failed_unique_build_leaves_no_invalid_index(shop):

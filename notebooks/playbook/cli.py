@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from playbook import refreshing, report, undoing
+from playbook import refreshing, report, reviewing, undoing
 from playbook.context import open_context
 from playbook.errors import PlaybookError, UsageError
 from playbook.matrix import priority_matrix
@@ -57,6 +57,10 @@ JournalOption = Annotated[
     Path | None, typer.Option("--journal", help="Keep the journal in this file, not on the target.")
 ]
 
+SavedOption = Annotated[
+    Path | None, typer.Option("--saved", help="Run exactly what `plan --save` wrote there, on the target as it was.")
+]
+
 
 @app.command()
 def run(
@@ -72,6 +76,7 @@ def run(
     scale: ScaleOption = None,
     map_: MapOption = None,
     journal: JournalOption = None,
+    saved: SavedOption = None,
     budget: Annotated[float | None, typer.Option("--budget", help="Seconds of measuring for each phase.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: out/<run id>.")] = None,
     show_values: Annotated[
@@ -88,6 +93,7 @@ def run(
         scale=scale,
         map=_mapping(map_),
         journal=journal,
+        saved=saved,
         apply=apply,
         measure=measure or None,
         measure_writes=measure_writes or None,
@@ -106,13 +112,23 @@ def run(
 
 @app.command("plan")
 def plan_(
-    target: TargetOption = None, plan: PlanOption = None, scale: ScaleOption = None, map_: MapOption = None
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    map_: MapOption = None,
+    journal: JournalOption = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write the statements to review there, for `run --saved`.")
+    ] = None,
 ) -> None:
     """Print the priority matrix with each step's status on the target; changes nothing."""
     with _status() as progress:
-        context = open_context(_settings(target, plan=plan, scale=scale, map=_mapping(map_)), progress)
+        context = open_context(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
         matrix = priority_matrix(context)
+        saved = reviewing.save(context, save) if save else None
     print_matrix(out, context, matrix)
+    if saved:
+        out.print(escape(f"saved: {_near(saved.path.absolute())}, {len(saved.steps)} steps to run"))
 
 
 @app.command()

@@ -11,11 +11,14 @@ import psycopg
 
 from playbook.changes import kinds
 from playbook.errors import Busy, Interrupted, Unsupported, one_line
-from playbook.journal import FileStore, Journal, TargetStore
+from playbook.journal import Journal
 from playbook.plan import model
 from playbook.plan.model import Plan
 from playbook.plan.names import Names
+from playbook.saved import SavedPlan
+from playbook.saved import read as read_saved
 from playbook.settings import Settings
+from playbook.stores import FileStore, TargetStore
 from playbook.target import catalog as catalogs
 from playbook.target.catalog import Catalog
 from playbook.target.connect import Target
@@ -31,7 +34,7 @@ def silent(text: str) -> None:
 
 @dataclass
 class Context:
-    """`applies`: steps may be applied. `measures`: queries may be executed to be measured, else only planned."""
+    """`saved` is the plan as it was reviewed, where the run is held to one."""
 
     settings: Settings
     target: Target
@@ -41,6 +44,7 @@ class Context:
     journal: Journal
     policy: LockPolicy = field(default_factory=LockPolicy)
     progress: Progress = silent
+    saved: SavedPlan | None = None
     _held: list[psycopg.Connection[Any]] = field(default_factory=list, repr=False)
 
     @property
@@ -115,10 +119,11 @@ def open_context(settings: Settings, progress: Progress = silent) -> Context:
         check_changeable(target)
     with target.connect() as connection:
         catalog = catalogs.read(connection)
-    store = FileStore(settings.journal) if settings.journal else TargetStore(target.connect)
+    store = FileStore(settings.journal, target.connect) if settings.journal else TargetStore(target.connect)
     names = Names(catalog, settings.map, plan.map)
     names.check_mapping()
-    return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress)
+    saved = read_saved(settings.saved) if settings.saved else None
+    return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress, saved=saved)
 
 
 def check_changeable(target: Target) -> None:

@@ -7,6 +7,7 @@ PlaybookError                exit code 2 unless said otherwise
  │    ├── Unreachable        no connection
  │    ├── Unsupported        a version or a pooler that this work cannot be done through
  │    ├── Busy               another run holds the target
+ │    ├── Moved              it is no longer as it was when the saved plan was reviewed
  │    └── EmbeddedError      the embedded server or its sample could not be made
  ├── NamesError              a name of the plan could not be placed on the target
  │    ├── NotFound           no candidate (the step is not applicable)
@@ -51,6 +52,10 @@ class Unsupported(TargetError):
 
 class Busy(TargetError):
     """Another run holds the target; the message says who."""
+
+
+class Moved(TargetError):
+    """The target has changed since the saved plan was reviewed; the message names what moved."""
 
 
 class EmbeddedError(TargetError):

@@ -8,57 +8,21 @@ decides at resume, since an intent is committed before its statement is sent.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import psycopg
 
-from playbook.errors import TargetError, UsageError, one_line
-from playbook.target.sql import Statement, quote
-from playbook.target.watchdog import Connect
+from playbook.errors import TargetError
+from playbook.stores import Store, TargetStore, within
+from playbook.target.sql import Statement
 
-SCHEMA = "playbook"
-TABLES = ("step", "statement")
 Direction = Literal["apply", "undo"]
 State = Literal["", "intent", "done"]
 APPLIED = frozenset({"applied", "applying", "undoing"})
 """The statuses of a step of which something may stand on the target."""
-
-_STEP = """
-CREATE TABLE {prefix}step (
-  plan text NOT NULL,
-  step text NOT NULL,
-  position bigint NOT NULL,
-  kind text NOT NULL,
-  status text NOT NULL,
-  reason text NOT NULL,
-  run_id text NOT NULL,
-  changed_at text NOT NULL,
-  seconds double precision NOT NULL,
-  statements text NOT NULL,
-  undo text NOT NULL,
-  objects text NOT NULL,
-  evidence text NOT NULL,
-  PRIMARY KEY (plan, step)
-)"""
-_STATEMENT = """
-CREATE TABLE {prefix}statement (
-  plan text NOT NULL,
-  step text NOT NULL,
-  direction text NOT NULL,
-  position bigint NOT NULL,
-  sql text NOT NULL,
-  state text NOT NULL,
-  backend_pid bigint NOT NULL,
-  backend_start text NOT NULL,
-  changed_at text NOT NULL,
-  PRIMARY KEY (plan, step, direction, position)
-)"""
 
 
 @dataclass(frozen=True)
@@ -88,174 +52,6 @@ class Sent:
     backend_start: str = ""
 
 
-class Store(Protocol):
-    """Where a journal stands: two tables reached with SQL that PostgreSQL and SQLite share (`?` for values)."""
-
-    prefix: str
-    place: str
-    announcement: str
-
-    def statements(self) -> tuple[Statement, ...]:
-        """What creating the store runs on the target, for `preview`; empty when it stands."""
-
-    def exists(self) -> bool:
-        """Whether the tables stand."""
-
-    def create(self) -> None:
-        """Makes the tables."""
-
-    def drop(self) -> None:
-        """Removes the tables and what holds them."""
-
-    def session(self) -> Any:
-        """A context manager that yields `execute(sql, values) -> rows` and commits at its end."""
-
-
-class TargetStore:
-    """Schema `playbook` on the target itself."""
-
-    prefix = f"{SCHEMA}."
-
-    def __init__(self, connect: Connect) -> None:
-        self._connect = connect
-        self.place = f"schema {SCHEMA} on the target"
-        self.announcement = f"schema {SCHEMA} on the target, with the tables {SCHEMA}.step and {SCHEMA}.statement"
-
-    def statements(self) -> tuple[Statement, ...]:
-        """CREATE SCHEMA and the two tables, unless they stand."""
-        if self.exists():
-            return ()
-        made = [*self._schema(), *(ddl.format(prefix=self.prefix).strip() for ddl in _TABLES)]
-        return tuple(Statement(sql, "journal of what is applied, with its undo", relation=SCHEMA) for sql in made)
-
-    def _schema(self) -> list[str]:
-        # Looked up first: IF NOT EXISTS asks for CREATE on the database even where the schema stands.
-        with self._connect() as connection:
-            stands = connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone()
-        return [] if stands else [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"]
-
-    def exists(self) -> bool:
-        """Whether both tables stand and may be read."""
-        with self._connect() as connection:
-            try:
-                row = connection.execute(
-                    "SELECT has_table_privilege(to_regclass('playbook.step'), 'SELECT') "
-                    "AND has_table_privilege(to_regclass('playbook.statement'), 'SELECT')"
-                ).fetchone()
-            except psycopg.errors.InsufficientPrivilege:
-                return False  # another role's journal, in a schema that is closed to this one
-            return bool(row and row[0])
-
-    def create(self) -> None:
-        """Makes schema and tables in one transaction.
-
-        Raises:
-            TargetError: CREATE on the database is missing, or a publication would carry the journal's rows.
-        """
-        with self._connect() as connection:
-            if carrier := self._publication(connection):
-                raise TargetError(
-                    f"publication {carrier} would carry the journal's rows to its subscribers, which lack the tables; "
-                    "keep the journal in a file: --journal FILE"
-                )
-            try:
-                with connection.transaction():
-                    for statement in self.statements():
-                        connection.execute(statement.sql.encode())
-            except psycopg.errors.DuplicateTable:
-                return  # another process made it meanwhile
-            except psycopg.errors.InsufficientPrivilege as error:
-                raise TargetError(
-                    f"the journal needs schema {SCHEMA}: {one_line(error)}; ask the owner for GRANT CREATE ON DATABASE "
-                    f"{quote(connection.info.dbname)} TO {_user(connection)}, or keep it in a file: --journal FILE"
-                ) from None
-
-    @staticmethod
-    def _publication(connection: psycopg.Connection[Any]) -> str:
-        row = connection.execute("SELECT min(pubname) FROM pg_catalog.pg_publication WHERE puballtables").fetchone()
-        return row[0] if row and row[0] else ""
-
-    def drop(self) -> None:
-        """Drops the schema; CASCADE, since only the playbook writes there."""
-        with self._connect() as connection:
-            connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE".encode())
-
-    @contextmanager
-    def session(self) -> Iterator[Callable[..., list[Any]]]:
-        """Executes in one transaction of its own."""
-        with self._connect() as connection, connection.transaction():
-            yield within(connection)
-
-
-class FileStore:
-    """A SQLite file beside the engineer, for targets on which nothing but the change itself may be made."""
-
-    prefix = ""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.place = f"file {path}"
-        self.announcement = f"the file {path}, and nothing on the target"
-
-    def statements(self) -> tuple[Statement, ...]:
-        """Nothing is made on the target."""
-        return ()
-
-    def exists(self) -> bool:
-        """Whether the file holds a journal."""
-        if not self._path.exists():
-            return False
-        with self.session() as execute:
-            return bool(execute("SELECT 1 FROM sqlite_master WHERE name = 'statement'"))
-
-    def create(self) -> None:
-        """Makes the file with its tables."""
-        with self.session() as execute:
-            for ddl in _TABLES:
-                execute(ddl.format(prefix=""))
-
-    def drop(self) -> None:
-        """Removes the file."""
-        self._path.unlink(missing_ok=True)
-
-    @contextmanager
-    def session(self) -> Iterator[Callable[..., list[Any]]]:
-        """Executes in one transaction, fsynced at its end.
-
-        Raises:
-            UsageError: the file cannot be opened or is no journal.
-        """
-        try:
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
-            try:
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("BEGIN IMMEDIATE")
-                yield lambda sql, values=(): connection.execute(sql, tuple(values)).fetchall()
-                connection.execute("COMMIT")
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            raise UsageError(f"the journal file {self._path} cannot be used: {error}; name a writable file") from error
-
-
-_TABLES = (_STEP, _STATEMENT)
-
-
-def _user(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT current_user::text").fetchone()
-    return quote(row[0]) if row else ""
-
-
-def within(connection: psycopg.Connection[Any]) -> Callable[..., list[Any]]:
-    """`execute(sql, values) -> rows` inside the connection's present transaction."""
-
-    def execute(sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        cursor = connection.execute(sql.replace("?", "%s").encode(), list(values))
-        return cursor.fetchall() if cursor.description else []
-
-    return execute
-
-
 class Journal:
     """The journal of one plan on one target. Reading one that was never made yields nothing and makes nothing."""
 
@@ -265,7 +61,13 @@ class Journal:
         self._ready = False
 
     def open(self) -> None:
-        """Makes the store when it does not stand yet; called before the first change, never by a dry run."""
+        """Makes the store when it does not stand yet; called before the first change, never by a dry run.
+
+        Raises:
+            TargetError: it cannot be made or written; the message names the remedy.
+        """
+        if obstacles := self.store.obstacles():
+            raise TargetError("; ".join(f"{each.detail}: {each.remedy}" for each in obstacles))
         if not self._ready and not self.store.exists():
             self.store.create()
         self._ready = True

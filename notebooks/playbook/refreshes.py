@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 
-from playbook.journal import Store
+from playbook.stores import Store
 
 KEPT = 1000
 """Records kept of each relation; the oldest go first."""

@@ -18,6 +18,7 @@ from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import PlaybookError, UsageError, one_line
 from playbook.parts import merge, read_part, undo_sql
 from playbook.plan.workload import load
+from playbook.reviewing import verify
 from playbook.settings import NOTEBOOKS, Settings, writable_folder
 from playbook.step import Step, missing_grants, planned_steps
 from playbook.target.connect import scrub
@@ -74,6 +75,7 @@ def run(
     context = open_context(settings, progress)
     load(context.plan.workload_path)  # a query that is no SELECT stops the run before its first notebook
     notebooks = chosen_notebooks(context, only)
+    verify(context)
     with context.hold("run") if settings.applies else nullcontext():
         if settings.applies and (missing := missing_grants(context, notebooks)):
             say("This role lacks privileges, and steps that need them stay blocked. For whoever may grant them:")

@@ -38,6 +38,7 @@ class Settings:
     show_values: bool = False
     budget_s: float = 24.0
     journal: Path | None = None
+    saved: Path | None = None
     out: Path | None = None
     map: Mapping[str, str] = field(default_factory=dict)
     run_id: str = field(default_factory=new_run_id)
@@ -117,6 +118,8 @@ def _to_text(value: Any) -> str | None:
         return None
     if isinstance(value, bool):
         return "1" if value else "0"
+    if isinstance(value, Path):
+        return str(value.absolute())  # a kernel works in the notebooks' folder
     return json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)
 
 
@@ -135,4 +138,4 @@ def _from_text(name: str, text: str) -> Any:
             return dict(json.loads(text))
         except ValueError:
             raise UsageError(f"{_variable(name)}: not a JSON object of names") from None
-    return Path(text) if name in {"plan", "journal", "out", "progress"} else text
+    return Path(text) if name in {"plan", "journal", "saved", "out", "progress"} else text

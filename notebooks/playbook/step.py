@@ -9,12 +9,13 @@ from typing import Any, Literal
 import psycopg
 
 from playbook.apply import apply_step, undo_step
-from playbook.changes import carried_out, kinds, preflight
+from playbook.changes import carried_out, kinds
 from playbook.changes.change import Change, Finding
 from playbook.context import Context
 from playbook.errors import Ambiguous, NamesError, PlanError
-from playbook.journal import APPLIED, SCHEMA, TABLES, Entry, TargetStore
+from playbook.journal import APPLIED, Entry
 from playbook.plan.model import Phase, StepSpec
+from playbook.saved import SavedStep
 from playbook.target.catalog import LOCK_TIMEOUT_MS
 from playbook.target.sql import Statement
 
@@ -101,7 +102,16 @@ class Step:
         return self.change is not None and self.change.stands().standing == "covered"
 
     def check(self) -> State:
-        """Where the step stands, from the journal, the catalog and the preflight; changes nothing."""
+        """Where the step stands, from the journal, the catalog and the preflight; changes nothing.
+
+        Where the run is held to a saved plan, what was not reviewed as it is now is blocked.
+        """
+        state = self._check()
+        if state.status == "planned" and self.change is not None and (reason := self.moved()):
+            return State("blocked", f"{reason}; review it: playbook plan --save", state.findings)
+        return state
+
+    def _check(self) -> State:
         if self.change is None:
             assert self._hindrance is not None
             return self._hindrance
@@ -161,9 +171,7 @@ class Step:
 
     def _findings(self, change: Change, connection: psycopg.Connection[Any]) -> list[Finding]:
         found = change.preflight(connection, execute=self._context.settings.measures)
-        if isinstance(self._context.journal.store, TargetStore) and not change.of_service:
-            found += preflight.journal(connection, SCHEMA, TABLES)
-        return found
+        return found if change.of_service else [*found, *self._context.journal.store.obstacles()]
 
     def _by(self, entry: Entry) -> str:
         """By whom it was applied, and what that showed."""
@@ -176,6 +184,26 @@ class Step:
             return finding
         keys = ", ".join(finding.keys) if self._context.shows_values else "masked, --show-values shows them"
         return replace(finding, detail=f"{finding.detail} ({keys})", keys=())
+
+    def as_reviewed(self) -> SavedStep | None:
+        """What a saved plan holds of the step; None where it has nothing to run."""
+        if self.change is None:
+            return None
+        return SavedStep.of(self.statements(), self.undo_statements(), self.change.relations)
+
+    def moved(self) -> str:
+        """What has changed since the saved plan was reviewed, the playbook's own work aside; empty where nothing has,
+        or the run is held to none."""
+        if (saved := self._context.saved) is None:
+            return ""
+        if (reviewed := saved.steps.get(self.id)) is None:
+            return f"not in the saved plan {saved.path}"
+        if (now := self.as_reviewed()) is None:
+            assert self._hindrance is not None
+            return self._hindrance.reason
+        entries = [entry for entry in self._context.journal.entries() if entry.status in APPLIED]
+        ours = {name for entry in entries for name in entry.objects}
+        return reviewed.moved(now, ours, begun=self.id in {entry.step for entry in entries})
 
     def stands_now(self) -> bool:
         """Whether what the step makes is there and usable, asked of the target at this moment."""

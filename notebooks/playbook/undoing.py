@@ -53,7 +53,7 @@ def _undo(context: Context, entry: Entry) -> Undone:
 
 
 def uninstall(context: Context, *, keep_steps: bool) -> str:
-    """Removes the journal and says where it stood.
+    """Removes the journal and says what was removed.
 
     Raises:
         UsageError: steps are still applied and `keep_steps` is false: without the journal they cannot be undone.
@@ -64,5 +64,4 @@ def uninstall(context: Context, *, keep_steps: bool) -> str:
             f"still applied: {', '.join(applied)}; run `playbook undo` first, or pass --keep-steps to keep them so"
         )
     with context.hold("run"), context.hold("apply"):
-        context.journal.store.drop()
-    return context.journal.store.place
+        return context.journal.store.drop()

@@ -72,8 +72,12 @@ class Catalog:
         Equal on a restored copy of the database; different after any change of a column, index or constraint, a
         build that left an index INVALID included.
         """
-        facts = [_facts(table) for table in sorted(tables, key=lambda table: (table.schema, table.name))]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return digest(tuple(sorted(tables, key=lambda table: (table.schema, table.name))))
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of what DDL can change on `value`: a table, a column, an index, a constraint, or several."""
+    return hashlib.sha256(json.dumps(_facts(value)).encode()).hexdigest()
 
 
 _NOT_DEFINED = frozenset({"size_bytes", "estimated_rows", "position"})
