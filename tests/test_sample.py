@@ -254,6 +254,7 @@ def test_each_query_of_the_workload_finds_rows_for_common_values(pristine):
     empty = [
         query.name
         for query in workload.load(generator.SOURCE / "workload.sql").values()
+        if not query.answers  # it asks what a step has yet to make
         for bound in bind(query, names, pristine, execute=True)[:1]
         if not psycopg.RawCursor(pristine).execute(bound.sql, bound.values).fetchone()
     ]
