@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playbook.evidence.compare import Case, Comparison, Decision
 from playbook.evidence.hypothetical import Estimate
 from playbook.evidence.measure import Measurement
 from playbook.step import State
 from playbook.target.sql import Statement
+
+if TYPE_CHECKING:
+    from playbook.service.n_plus_one import Pattern
+    from playbook.service.suspects import Suspect
 
 
 @dataclass(frozen=True)
@@ -107,3 +111,54 @@ class SameRows:
     """What no machine's speed changes: per query, whether it returns the same rows with the change and without it."""
 
     comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """An answer that this target cannot give; the reason, and what to do instead."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Detected:
+    """The N+1 patterns of each request: path, statements in all, patterns; `switches` says what was on."""
+
+    switches: str
+    requests: tuple[tuple[str, int, tuple[Pattern, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What each service came to under the same load of `rate` requests a second; `asked` says what for."""
+
+    services: tuple[tuple[str, Any], ...]
+    rate: float
+    asked: str
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What one way of loading the same rows costs; `bytes` are those of the values that the database sent."""
+
+    name: str
+    statements: int
+    rows: int
+    bytes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """The ways of loading, side by side."""
+
+    ways: tuple[Strategy, ...]
+
+
+@dataclass(frozen=True)
+class Suspected:
+    """What the target's statistics of `seconds` let suspect; `reason` says what could not be seen."""
+
+    suspects: tuple[Suspect, ...]
+    seconds: float
+    reason: str

@@ -85,6 +85,11 @@ def run(
     measure_writes: Annotated[
         bool, typer.Option("--measure-writes", help="Measure the cost to writers on a foreign target too.")
     ] = False,
+    api_url: Annotated[str | None, typer.Option("--api-url", help="Load your own service too, with GET alone.")] = None,
+    api_path: Annotated[
+        list[str] | None, typer.Option("--api-path", help="What to ask it for: --api-path /orders /orders/1")
+    ] = None,
+    api_rate: Annotated[float | None, typer.Option("--api-rate", help="Requests a second. Default: 5.")] = None,
 ) -> None:
     """Run the plan's notebooks headlessly; write results.json, report.html, junit.xml and undo.sql."""
     settings = _settings(
@@ -100,6 +105,9 @@ def run(
         show_values=show_values or None,
         budget_s=budget,
         out=folder,
+        api_url=api_url,
+        api_paths=tuple(api_path) if api_path else None,
+        api_rate=api_rate,
     )
     with _status() as progress:
         watch = _watch(progress)
@@ -343,12 +351,12 @@ def _near(path: Path) -> str:
 
 
 def _spread(arguments: list[str]) -> list[str]:
-    """`--only 1.1 3.2` as click wants it: `--only 1.1 --only 3.2`; likewise --map."""
+    """`--only 1.1 3.2` as click wants it: `--only 1.1 --only 3.2`; likewise --map and --api-path."""
     spread: list[str] = []
     option = ""
     for argument in arguments:
         if argument.startswith("-"):
-            option = argument if argument in {"--only", "--map"} else ""
+            option = argument if argument in {"--only", "--map", "--api-path"} else ""
         elif option and spread[-1] != option:
             spread.append(option)
         spread.append(argument)

@@ -31,7 +31,7 @@ def step_row(step: Step, state: State, **measured: Any) -> dict[str, Any]:
         "reason": state.reason,
         "statements": [str(statement) for statement in step.statements()],
         "undo": [str(statement) for statement in step.undo_statements()],
-        "locks": [f"{each.lock or 'none'} on {each.relation}" for each in step.statements()],
+        "locks": [f"{each.lock or 'none'} on {each.relation}" for each in step.statements() if each.language == "sql"],
         "notes": list(state.notes),
         "lacks": list(state.lacks),
         "seconds": measured.get("seconds"),

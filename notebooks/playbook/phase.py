@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playbook import parts, refreshing
 from playbook.answers import (
@@ -22,6 +23,7 @@ from playbook.answers import (
     Verdicts,
 )
 from playbook.assess.assessment import WINDOW_S, Assessment, assess
+from playbook.changes import kinds
 from playbook.changes.summary import Summary
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
@@ -34,6 +36,9 @@ from playbook.refreshes import Refreshes
 from playbook.step import State, Step
 from playbook.target.server_errors import masked
 from playbook.trial import Trial
+
+if TYPE_CHECKING:
+    from playbook.request_trial import RequestTrial
 
 WRITES_S = 1.5
 """Seconds for measuring what writers pay for one step; where the disk is noisy it takes up to three times that."""
@@ -49,12 +54,13 @@ class Phase:
         self.spec = spec
         self.steps = steps
         self._context = context
-        self._trial = Trial(context)
+        self._trial = _trial(context, steps)
         self._states: dict[str, State] = {}
         self._before: dict[Case, Measurement] = {}
         self._after: dict[Case, Measurement] = {}
         self._estimates: list[Estimate] = []
         self._found: dict[str, StepVerdict] = {}
+        self._metrics: dict[str, float | None] = {}
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
 
@@ -176,6 +182,16 @@ class Phase:
     def preview_undo(self) -> UndoPreview:
         """What `undo` would run. Changes nothing."""
         return UndoPreview(tuple(st for step in reversed(self.steps) for st in step.undo_statements()))
+
+    @property
+    def context(self) -> Context:
+        """What the phase works with."""
+        return self._context
+
+    def record(self, metrics: Mapping[str, float | None]) -> None:
+        """Adds figures, named with their units, to the notebook's part of the results."""
+        self._metrics |= {name: None if value is None else round(value, 4) for name, value in metrics.items()}
+        self._write_part()
 
     @property
     def tables(self) -> list[str]:
@@ -326,8 +342,19 @@ class Phase:
                 "steps": rows,
                 "comparisons": [each.to_json() for verdict in found if verdict for each in verdict.comparisons],
                 "estimates": [each.to_json() for each in self._estimates],
+                "metrics": self._metrics,
             },
         )
+
+
+def _trial(context: Context, steps: list[Step]) -> Trial | RequestTrial:
+    """Steps that change the target are tried by queries, those that change an application by requests."""
+    if not steps or not all(kinds()[step.spec.kind].of_service for step in steps):
+        return Trial(context)
+    # Imported here: only such phases need an ORM and an HTTP client.
+    from playbook.request_trial import RequestTrial
+
+    return RequestTrial(context)
 
 
 class Playbook:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -43,6 +44,9 @@ class Settings:
     map: Mapping[str, str] = field(default_factory=dict)
     run_id: str = field(default_factory=new_run_id)
     progress: Path | None = None
+    api_url: str | None = None
+    api_paths: tuple[str, ...] = ("/",)
+    api_rate: float = 5.0
 
     @property
     def embedded(self) -> bool:
@@ -91,6 +95,12 @@ class Settings:
             raise UsageError(f"scale {self.scale:g}: must be above 0 and at most 10; 0.02 is for tests, 1 is 4 M rows")
         if not 1 <= self.budget_s <= 86_400:
             raise UsageError(f"budget {self.budget_s:g}: seconds for measuring each phase, from 1 to 86400")
+        if self.api_url and not re.match(r"https?://[^/?#]+(/[^?#]*)?\Z", self.api_url):
+            raise UsageError("the URL of your service must be like http://127.0.0.1:8000, with no ? or # in it")
+        if wrong := [path for path in self.api_paths if not path.startswith("/")]:
+            raise UsageError(f"path {wrong[0]} of your service: it must start with /")
+        if not 0 < self.api_rate <= 1000:
+            raise UsageError(f"rate {self.api_rate:g}: requests a second on your service, above 0 and at most 1000")
 
 
 def writable_folder(folder: Path) -> Path:
@@ -120,6 +130,8 @@ def _to_text(value: Any) -> str | None:
         return "1" if value else "0"
     if isinstance(value, Path):
         return str(value.absolute())  # a kernel works in the notebooks' folder
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)
 
 
@@ -128,7 +140,7 @@ def _from_text(name: str, text: str) -> Any:
         if text.lower() not in {"0", "1", "true", "false", "yes", "no"}:
             raise UsageError(f"{_variable(name)}={text}: write 1 or 0")
         return text.lower() in {"1", "true", "yes"}
-    if name in {"scale", "budget_s"}:
+    if name in {"scale", "budget_s", "api_rate"}:
         try:
             return float(text)
         except ValueError:
@@ -138,4 +150,16 @@ def _from_text(name: str, text: str) -> Any:
             return dict(json.loads(text))
         except ValueError:
             raise UsageError(f"{_variable(name)}: not a JSON object of names") from None
+    if name == "api_paths":
+        return _paths_from_text(text)
     return Path(text) if name in {"plan", "journal", "saved", "out", "progress"} else text
+
+
+def _paths_from_text(text: str) -> tuple[str, ...]:
+    """A JSON list, or paths parted by spaces."""
+    if not text.startswith("["):
+        return tuple(text.split())
+    try:
+        return tuple(map(str, json.loads(text)))
+    except ValueError:
+        raise UsageError("PLAYBOOK_API_PATHS: neither a JSON list nor paths parted by spaces") from None

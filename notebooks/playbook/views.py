@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from playbook import answers, figures, health, show
+from playbook import answers, application_views, figures, health, show
 from playbook.assess.assessment import Assessment, Overview, Remedies, Steps
 from playbook.context import Context
 from playbook.evidence.measure import Measurement
@@ -191,5 +191,6 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     Overview: health.overview,
     Remedies: health.remedies,
     Steps: health.steps,
+    **application_views.VIEWS,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""

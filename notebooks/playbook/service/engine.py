@@ -14,10 +14,10 @@ CONNECT_TIMEOUT_S = 2
 """A database that is down is told at once, not after libpq's patience."""
 
 
-def make_engine(conninfo: Mapping[str, Any], switches: Switches) -> Engine:
+def make_engine(conninfo: Mapping[str, Any], switches: Switches, **options: Any) -> Engine:
     """One engine for the process. As found it is SQLAlchemy's ordinary pool: five connections and ten more in need.
 
-    The password reaches psycopg only: no URL, and so no `repr` or log, holds it.
+    The password reaches psycopg only: no URL, and so no `repr` or log, holds it. `options` are `create_engine`'s.
     """
     parameters = {
         "connect_timeout": CONNECT_TIMEOUT_S,
@@ -25,4 +25,4 @@ def make_engine(conninfo: Mapping[str, Any], switches: Switches) -> Engine:
         **conninfo,
         "options": "-c TimeZone=UTC",
     }
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters))
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters), **options)

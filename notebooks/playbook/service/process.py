@@ -11,7 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +40,8 @@ class Running:
     def stop(self) -> None:
         """Ends it; done twice it does nothing."""
         if self._process.stdin and not self._process.stdin.closed:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):  # it has ended already
+                self._process.stdin.close()
         try:
             self._process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -63,21 +65,40 @@ def start(conninfo: Mapping[str, Any], switches: Switches) -> Running:
     Raises:
         EmbeddedError: it did not come up; the message holds its last words.
     """
+    return start_all([(conninfo, switches)])[0]
+
+
+def start_all(services: Sequence[tuple[Mapping[str, Any], Switches]]) -> list[Running]:
+    """Starts several at the same time, each on its database with its switches; see `start`.
+
+    Raises:
+        EmbeddedError: one did not come up; then none is left.
+    """
     path = os.pathsep.join(str(entry) for entry in (_ROOT, *sys.path) if entry)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        if url := _begin(process, {"conninfo": dict(conninfo), "switches": switches.on()}):
-            return Running(process, url, switches)
-        process.kill()
-        process.communicate()
-        raise EmbeddedError(f"the reference service did not start: {_last_words(errors)}")
+    with ExitStack() as started:
+        running = []
+        for _, switches in services:
+            errors = started.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            running.append((Running(process, "", switches), process, errors))
+            started.callback(running[-1][0].stop)
+        for (service, process, errors), (conninfo, switches) in zip(running, services, strict=True):
+            service.url = _begin(process, {"conninfo": dict(conninfo), "switches": switches.on()})
+            if not service.url:
+                process.kill()
+                process.wait()
+                raise EmbeddedError(f"the reference service did not start: {_last_words(errors)}")
+        started.pop_all()
+        for _, _, errors in running:
+            errors.close()
+        return [service for service, _, _ in running]
 
 
 def _begin(process: subprocess.Popen[str], settings: Mapping[str, Any]) -> str:

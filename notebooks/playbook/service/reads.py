@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
+from pydantic import BaseModel
 from sqlalchemy import Numeric, Select, cast, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
@@ -50,13 +52,27 @@ class NotThere(LookupError):
 class Endpoint:
     """One thing that can be read: `read(session, switches, filters, key)` answers what JSON can hold.
 
-    `tables` are those that the answer depends on.
+    `tables` are those that the answer depends on. `sample_filters` and `sample_key` make an example that has an answer
+    on the sample of any scale.
     """
 
     name: str
     path: str
     tables: tuple[str, ...]
     read: Callable[[Session, Switches, Any, str], Any]
+    sample_filters: BaseModel | None = None
+    sample_key: str = ""
+
+    @property
+    def example(self) -> str:
+        """`/proposals?limit=50`."""
+        given = self.sample_filters.model_dump(exclude_unset=True) if self.sample_filters else {}
+        query = f"?{urlencode(given)}" if given else ""
+        return self.path.replace("{key}", self.sample_key) + query
+
+    def read_example(self, session: Session, switches: Switches) -> Any:
+        """What the example answers, without HTTP."""
+        return self.read(session, switches, self.sample_filters, self.sample_key)
 
 
 PROPOSAL_LIST_OPTIONS = eager.options(Proposal, ("customer", "products.product", "sections"))
@@ -263,31 +279,36 @@ def _eager(switches: Switches, options: tuple[ORMOption, ...]) -> tuple[ORMOptio
 
 
 _PROPOSAL_TABLES = ("proposals", "customers", "proposal_products", "products", "proposal_sections")
-PROPOSALS = Endpoint("proposal list", "/proposals", _PROPOSAL_TABLES, list_proposals)
+PROPOSALS = Endpoint("proposal list", "/proposals", _PROPOSAL_TABLES, list_proposals, ProposalFilters(limit=50))
 PROPOSAL = Endpoint(
     "proposal detail",
     "/proposals/{key}",
     (*_PROPOSAL_TABLES, "customer_contacts", "users", "approval_executions", "approval_workflows"),
     show_proposal,
+    sample_key="p0000010",
 )
-DASHBOARD = Endpoint("analytics dashboard", "/dashboard", ("proposals",), show_dashboard)
-CONTENT = Endpoint("content search", "/content", ("content", "users"), search_content)
+DASHBOARD = Endpoint("analytics dashboard", "/dashboard", ("proposals",), show_dashboard, DashboardFilters(days=30))
+CONTENT = Endpoint("content search", "/content", ("content", "users"), search_content, ContentFilters(limit=50))
 APPROVALS = Endpoint(
     "approval queue",
     "/approvals",
     ("approval_executions", "approval_workflows", "proposals", "customers", "users"),
     list_approvals,
+    ApprovalFilters(limit=50),
 )
 ISSUES = Endpoint(
     "validation issues",
     "/validation-issues",
     ("validation_issues", "validation_rules", "users", *(model.__tablename__ for model, _ in ENTITY_NAMES.values())),
     list_issues,
+    IssueFilters(limit=50),
 )
 RESULTS = Endpoint(
     "hypothesis results",
     "/hypotheses/{key}/results",
     ("hypothesis_validation_events", "users", "performance_baselines"),
     show_results,
+    ResultFilters(users=20),
+    "H1",
 )
 ENDPOINTS = (PROPOSALS, PROPOSAL, DASHBOARD, CONTENT, APPROVALS, ISSUES, RESULTS)
