@@ -23,7 +23,7 @@ RATE_RPS = 10.0
 LOAD_S = 3.0
 WARM_UP_S = 0.5
 WINDOW_S = 10.0
-"""Seconds between two snapshots of the statistics of a foreign target, at least."""
+"""Seconds between two snapshots of the statistics of a foreign target, at least; a dry run waits for a tenth."""
 
 
 class Notebook(Protocol):
@@ -130,7 +130,8 @@ class Application:
         if not isinstance(self._before, suspects.Snapshot):
             return Suspected((), 0.0, self._before)
         if not self._context.target.embedded:
-            while (left := WINDOW_S - (time.monotonic() - self._opened_at)) > 0:
+            window = WINDOW_S if self._context.settings.measures else WINDOW_S / 10
+            while (left := window - (time.monotonic() - self._opened_at)) > 0:
                 self._context.progress(f"statistics: {left:.0f} s until the second snapshot")
                 time.sleep(min(1.0, left))
         after = self._snapshot()

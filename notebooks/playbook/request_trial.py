@@ -14,9 +14,9 @@ from dataclasses import replace
 import httpx
 from sqlalchemy.orm import Session
 
-from playbook.application import applied_switches
 from playbook.context import Context
 from playbook.evidence.compare import Case, Comparison
+from playbook.evidence.hypothetical import Estimate
 from playbook.evidence.measure import Measurement
 from playbook.evidence.statistics import MIN_ROUNDS, Drift, judge
 from playbook.service import copies, process
@@ -47,12 +47,12 @@ class RequestTrial:
         """One for each endpoint: a switch is for all of them."""
         return [_case(endpoint) for endpoint in ENDPOINTS]
 
-    def measure(self, steps: Iterable[Step]) -> dict[Case, Measurement]:
-        """The service as found; where the switches of `steps` are on, with these alone, and as found beside it."""
+    def measure(self, steps: Iterable[Step], *, applied: bool = False) -> dict[Case, Measurement]:
+        """The service as found; once `steps` are `applied`, with their switches alone, and as found beside it."""
         kinds = {step.spec.kind for step in steps}
         if not kinds or not self._context.target.embedded:
             return {}
-        on = Switches.of(name for name in applied_switches(self._context).on() if name in kinds)
+        on = Switches.of(kinds if applied else ())
         with ExitStack() as stack:
             copy = stack.enter_context(copies.as_found(self._context.target))
             wanted = {
@@ -149,6 +149,10 @@ class RequestTrial:
             engine.dispose()
         same = answers[0] == answers[1]
         return replace(comparison, same_rows=same, same_rows_reason="" if same else "the answers differ")
+
+    def estimates(self, step: Step) -> list[Estimate]:
+        """None: a planner knows nothing of requests."""
+        return []
 
     def values(self) -> dict[Case, str]:
         """The values stand in the paths."""
