@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import papermill
 import psycopg
 import pytest
 
 from playbook.errors import Unsupported
+from playbook.settings import NOTEBOOKS
 from playbook.target import catalog
 from playbook.target.connect import parse
+from playbook.target.pooling import ReadingCursor
 
 SESSION = """
 SELECT pg_backend_pid(),
@@ -74,3 +77,29 @@ def test_nothing_is_applied_through_it_and_the_remedy_is_named(shop, shop_url, s
     with pytest.raises(Unsupported, match=refused), looked_at.hold("apply"):
         pass
     assert snapshot(shop.target) == as_found
+
+
+@pytest.mark.exhaustive
+def test_a_whole_notebook_runs_through_it_and_leaves_nothing(shop, shop_url, pooled, tmp_path):
+    """The shop has none of the plan's tables: each step says so, and `%sql` reads the catalog all the same."""
+    fresh = next_client(pooled)
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        str(NOTEBOOKS / "01_1_composite_indexes.ipynb"),
+        str(executed),
+        {"out": str(tmp_path), "target": "env:SHOP_URL"},
+        cwd=str(NOTEBOOKS),
+        progress_bar=False,
+    )
+    assert "Reached through a transaction pooler" in executed.read_text()
+    assert next_client(pooled) == fresh
+
+
+def test_the_magics_session_reads_and_cannot_write(shop, shop_url):
+    target = shop.context(apply=False).target
+    with target.connect() as connection:
+        connection.cursor_factory = ReadingCursor
+        assert connection.execute("SELECT count(*) FROM customers").fetchone() == (500,)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("DELETE FROM customers")
+        assert connection.execute("SELECT current_schema").fetchone() == ("public",)
