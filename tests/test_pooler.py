@@ -80,12 +80,13 @@ def test_nothing_is_applied_through_it_and_the_remedy_is_named(shop, shop_url, s
 
 
 @pytest.mark.exhaustive
-def test_a_whole_notebook_runs_through_it_and_leaves_nothing(shop, shop_url, pooled, tmp_path):
+@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("0[0134]_*.ipynb")), ids=lambda path: path.stem)
+def test_a_whole_notebook_runs_through_it_and_leaves_nothing(shop, shop_url, pooled, tmp_path, notebook):
     """The shop has none of the plan's tables: each step says so, and `%sql` reads the catalog all the same."""
     fresh = next_client(pooled)
     executed = tmp_path / "executed.ipynb"
     papermill.execute_notebook(
-        str(NOTEBOOKS / "01_1_composite_indexes.ipynb"),
+        str(notebook),
         str(executed),
         {"out": str(tmp_path), "target": "env:SHOP_URL"},
         cwd=str(NOTEBOOKS),
