@@ -235,6 +235,8 @@ def test_one_left_not_valid_by_others_is_validated_and_undo_leaves_it_not_valid(
     ],
 )
 def test_what_stands_already_is_left_alone(shop, snapshot, made, step, status, said):
+    if "NOT NULL status NOT VALID" in made and shop.target.server.major < 18:
+        pytest.skip("PostgreSQL 18 is the first to have a NOT NULL that is not validated")
     shop.execute(f"ALTER TABLE orders {made}")
     only(shop, (CHECK, NOT_NULL, FOREIGN_KEY)[step])
     as_found = snapshot(shop.target)
@@ -331,7 +333,10 @@ def test_a_partitioned_table_is_held_to_it_in_every_partition(shop, snapshot):
     shop.execute("CREATE TABLE orders_all PARTITION OF orders FOR VALUES FROM ('2000-01-01') TO ('2100-01-01')")
     shop.execute("INSERT INTO orders SELECT * FROM orders_flat")
     as_found = snapshot(shop.target)
-    assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
+    applied = dict.fromkeys(STEPS, "applied")
+    if shop.target.server.major < 18:  # which cannot add such a foreign key NOT VALID
+        applied[STEPS[2]] = "blocked"
+    assert states(shop.playbook().phase("1").apply()) == applied
     with pytest.raises(psycopg.errors.CheckViolation):
         shop.execute("UPDATE orders_all SET total = -1 WHERE id = 1")
     with pytest.raises(psycopg.errors.NotNullViolation):
