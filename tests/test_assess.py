@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 from tests.fix_assess import SOUND, made_sick
 
 from playbook import health
@@ -27,6 +28,7 @@ from playbook.plan.model import load
 from playbook.report import write_html
 from playbook.run import chosen_notebooks
 from playbook.show import findings_table
+from playbook.target.connect import Target, identify
 from playbook.target.sql import literal
 
 NAMES = [check.name for check in checks()]
@@ -196,6 +198,13 @@ class TestSickDatabase:
         with sick.connect(), sick.connect(), sick.connect():
             used = details(assessed(sick, roles[1]), "connections: used", "ok")
         assert int(re.search(r"\((\d+) in this database\)", used)[1]) >= 4
+
+    def test_a_table_to_be_partitioned_has_a_step_that_a_plan_can_hold(self, sick_found):
+        (finding,) = of(sick_found, "tables: partition candidates", "warn")
+        (step,) = YAML(typ="safe", pure=True).load(finding.step)
+        assert kinds()["partition"].Spec(**step).every == "month"
+        assert (step["table"], step["key"]) == ("events", "at")
+        assert "# under `steps:` of a phase of partitions, such as 4.2" in health_view(sick_found.steps()).text
 
     def test_two_foreign_keys_over_the_same_columns_want_one_index(self, sick_found):
         assert [f.remedy for f in of(sick_found, "indexes: foreign keys", "warn")] == [
@@ -409,6 +418,17 @@ class TestOtherVersions:
         assessment = assessed(empty16)
         assert not [f for f in assessment.findings if "refused" in f.detail]
         assert {finding.check for finding in assessment.findings} == set(NAMES)
+
+    @pytest.mark.exhaustive
+    def test_on_a_standby_it_looks_too_and_the_primary_sees_who_streams(self, standby15, empty15, assessed):
+        with empty15.connect() as connection:
+            connection.execute(SOUND)
+        standby15.catch_up(empty15)
+        conninfo = standby15.conninfo(empty15.conninfo["dbname"])
+        assessment = assessed(identify(Target(spec="env:ASSESSED_URL", conninfo=conninfo)))
+        assert not [f for f in assessment.findings if "refused" in f.detail]
+        assert "has replayed what it received" in details(assessment, "wal: standbys", "ok")
+        assert "1 connected standby looked at" in details(assessed(empty15), "wal: standbys", "ok")
 
     def test_a_version_without_fixes_is_told_of(self, sound, context_of):
         from playbook.assess import settings

@@ -19,7 +19,12 @@ _TIMES = (("ms", 1.0), ("s", 1e3), ("h", 3.6e6))
 _SIZES = (("bytes", 1.0), *((name, 1024.0**power) for power, name in enumerate(("kB", "MB", "GB", "TB"), 1)))
 _LONGEST = 140
 """Characters of a finding in the overview."""
-_KINDS = {"index": "a phase of indexes, such as 1.1", "constraint": "a phase of constraints, such as 4.1"}
+_PHASES = {
+    "index": "a phase of indexes, such as 1.1",
+    "check": "a phase of constraints, such as 4.1",
+    "foreign_key": "a phase of constraints, such as 4.1",
+    "partition": "a phase of partitions, such as 4.2",
+}
 
 
 def assessed(assessment: Assessment) -> Shown:
@@ -62,14 +67,11 @@ def steps(answer: Steps) -> Shown:
     """The steps as they stand in a plan file, by the kind of phase that they belong to."""
     if not answer.findings:
         return _sentence("No finding is mended by a step of a plan.")
-    indexes = [each for each in answer.findings if "    kind: index\n" in each.step]
-    others = [each for each in answer.findings if each not in indexes]
-    blocks = [
-        f"# under `steps:` of {_KINDS[kind]}\n{''.join(each.step for each in found)}".rstrip()
-        for kind, found in (("index", indexes), ("constraint", others))
-        if found
-    ]
-    return _copied("\n\n".join(blocks))
+    phases: dict[str, str] = {}
+    for each in answer.findings:
+        phase = next(phase for kind, phase in _PHASES.items() if f"\n        kind: {kind}\n" in each.step)
+        phases[phase] = phases.get(phase, "") + each.step
+    return _copied("\n\n".join(f"# under `steps:` of {phase}\n{steps}".rstrip() for phase, steps in phases.items()))
 
 
 def time_chart(assessment: Assessment) -> Shown:

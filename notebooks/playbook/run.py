@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from playbook import report
+from playbook.assess.assessment import NOTEBOOK
 from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import PlaybookError, UsageError, one_line
 from playbook.parts import merge, read_part, undo_sql
@@ -26,7 +27,7 @@ from playbook.target.connect import scrub
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
 
 
-CURRENT_STATE = "00_current_state"
+CURRENT_STATE = NOTEBOOK
 """The health check, which no plan has to name: it comes first, on any target. `--only 0` runs it alone."""
 
 

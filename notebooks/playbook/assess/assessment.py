@@ -22,6 +22,7 @@ from playbook.step import planned_steps
 from playbook.trial import Trial
 
 NOTEBOOK = "00_current_state"
+"""Whose part of the results the findings are."""
 WINDOW_S = 3.0
 """At least so long lie the two snapshots apart; a longer window sees more of what the target does."""
 _STATUSES = ("warn", "not_checked", "ok")

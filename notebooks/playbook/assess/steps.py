@@ -61,15 +61,24 @@ def validation_step(table: Table, constraint: Constraint, catalog: Catalog) -> s
     return ""
 
 
+def partition_step(table: Table, key: str, catalog: Catalog) -> str:
+    """Partitions by the month; the step's name is the new parent's while it is built."""
+    step = {"name": _free(f"{table.name}_partitioned", table, catalog), "kind": "partition"}
+    return _yaml({**step, "table": plan_name(table, catalog), "key": key, "every": "month"})
+
+
 def index_name(table: Table, columns: Sequence[str], catalog: Catalog) -> str:
     """`idx_orders_customer_id`: cut to the bytes that PostgreSQL keeps, and none that stands already."""
-    head = "_".join(("idx", table.name, *columns))
+    return _free("_".join(("idx", table.name, *columns)), table, catalog)
+
+
+def _free(head: str, table: Table, catalog: Catalog) -> str:
     for number in range(1, 1000):
         tail = "" if number == 1 else f"_{number}"
         name = head.encode()[: _LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
         if catalog.index(table.schema, name) is None and catalog.table(table.schema, name) is None:
             return name
-    raise AssertionError(f"no free name for an index on {table.qualified}")
+    raise AssertionError(f"no free name beside {table.qualified}")
 
 
 def plan_name(table: Table, catalog: Catalog) -> str:

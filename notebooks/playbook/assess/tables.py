@@ -8,6 +8,7 @@ from playbook import figures
 from playbook.assess.check import Answer, Check, counted, judged, not_checked, ok, warn
 from playbook.assess.session import Session
 from playbook.assess.space import space
+from playbook.assess.steps import partition_step
 from playbook.target.sql import literal
 
 MANY_ROWS = 10_000
@@ -91,7 +92,9 @@ def partition_candidates(session: Session) -> Iterator[Answer]:
             warn(
                 f"{table.qualified}: about {table.estimated_rows:,.0f} rows, {figures.size(table.size_bytes)}: may be "
                 f"partitioned {by}",
-                "-- where old rows are deleted, or queries ask for a span of time: a step of kind `partition`",
+                "-- worth it where old rows are deleted, or queries ask for a span of time\n"
+                "-- a step of kind `partition`: by the column of those, and every day, week, month, quarter or year",
+                partition_step(table, keys[0], catalog) if keys else "",
             )
         )
     yield from judged(found, len(plain), _TABLE, f"none has {HUGE_ROWS:,} rows or {figures.size(HUGE_BYTES)}")
