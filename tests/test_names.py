@@ -468,6 +468,35 @@ statements = st.sampled_from(
 )
 
 
+SPELLINGS = st.sampled_from(["user_id", "userId", "UserID", "userid", "user__id", "users_id", "other"])
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sets(st.tuples(st.sampled_from(["a", "b", "off"]), SPELLINGS, st.sampled_from("rv"))),
+    st.permutations(["a", "b"]),
+    SPELLINGS,
+    st.sampled_from(["r", "v", "rv"]),
+)
+def test_a_name_means_the_first_exact_then_the_one_folded_alike_and_never_one_off_the_path(held, path, wanted, kinds):
+    tables = [table(f"{schema}.{name}", "id", kind=kind) for schema, name, kind in held]
+    tables = list({(each.schema, each.name): each for each in tables}.values())  # one relation of a name in a schema
+    found = names(*tables, path=tuple(path))
+    fitting = [each for schema in path for each in tables if each.schema == schema and each.kind in kinds]
+    exact = [each for each in fitting if each.name == wanted]
+    alike = [each for each in fitting if each.name.replace("_", "").lower() == wanted.replace("_", "").lower()]
+    first = [each for each in alike if each.schema == alike[0].schema]
+    if exact or len(first) == 1:
+        assert found.relation(wanted, kinds) is (exact or first)[0]
+    elif first:
+        with pytest.raises(Ambiguous) as listed:
+            found.relation(wanted, kinds)
+        assert all(each.qualified in str(listed.value) for each in first)
+    else:
+        with pytest.raises(NotFound):
+            found.relation(wanted, kinds)
+
+
 @settings(deadline=None, max_examples=20)
 @given(statements)
 def test_rewriting_to_the_same_names_changes_no_byte(sql: str):
