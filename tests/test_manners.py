@@ -68,18 +68,10 @@ def test_the_plan_is_applied_once_and_undone_to_the_same_catalog(place, snapshot
     assert snapshot(place.target) == as_found
 
 
-@pytest.mark.parametrize(
-    ("step", "point", "position"),
-    [
-        ("1.1/idx_proposal_status_customer_created", "before_done", 0),
-        ("4.1/check_quantity_positive", "after_done", 0),
-    ],
-)
-def test_killed_half_way_the_plan_is_resumed_and_then_undone(prisma, snapshot, step, point, position):
+def test_killed_half_way_the_plan_is_resumed_and_then_undone(prisma, snapshot):
     as_found = snapshot(prisma.target)
-    phase = (step.partition("/")[0],)
-    assert prisma.killed(step, point, position) == -9
-    after = walk(prisma, "apply", phase)
+    assert prisma.killed("1.1/idx_proposal_status_customer_created", "before_done") == -9
+    after = walk(prisma, "apply", ("1.1",))
     assert after == {id_: status for id_, status in PRISMA.items() if id_ in after}
     assert {one.error for one in undoing.undo(prisma.context())} == {""}
     assert snapshot(prisma.target) == as_found
