@@ -153,3 +153,10 @@ def test_an_error_of_the_server_is_told_without_what_it_quotes_of_the_rows(prism
     if state.status == "failed":
         shown = prisma.playbook(show_values=True).phase("1").apply()
         assert CANARY in shown.steps[0][1].reason.lower()
+
+
+def test_an_index_over_a_column_of_several_values_says_which_questions_it_serves(prisma):
+    state = states(prisma)["1.1/idx_content_search_optimization"]
+    assert state.status == "planned"
+    (said,) = [note for note in state.notes if note.startswith("beware: category is text[]")]
+    assert "it serves `category = …`, not `… = ANY(category)` or @>" in said

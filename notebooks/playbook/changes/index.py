@@ -163,6 +163,7 @@ class IndexChange(Change):
             *preflight.long_transactions(connection),
             *self._invalid_indexes(),
             *self._adopted(),
+            *preflight.arrays(self.table, self.spec.method, (key.column for key in self.wanted.keys)),
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes(connection)),
         ]

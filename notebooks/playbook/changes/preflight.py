@@ -168,6 +168,16 @@ def replication_lag(connection: psycopg.Connection[Any]) -> list[Finding]:
     return [Finding("warn", f"standby {name} is {lag} s behind", "let it catch up first") for name, lag in rows]
 
 
+def arrays(table: Table, method: str, keys: Iterable[str | None]) -> list[Finding]:
+    """Columns that hold several values: a btree compares them whole, which an application seldom does."""
+    held = [column for column in table.columns if column.name in set(keys) and column.type.endswith("[]")]
+    if method != "btree" or not held:
+        return []
+    name, kind = quote(held[0].name), held[0].type
+    detail = f"{name} is {kind}, and a btree compares whole arrays: it serves `{name} = …`, not `… = ANY({name})` or @>"
+    return [Finding("warn", detail, "where the application asks for one of the values, a gin index serves")]
+
+
 def disk(needed_bytes: int | None) -> list[Finding]:
     """What the change will take; what the server's disk has left cannot be asked with SQL."""
     if needed_bytes is None:
