@@ -367,7 +367,7 @@ def main() -> None:
     """The `playbook` command: no traceback for a user's mistake, and a word on how to go on after Ctrl-C."""
     arguments = _without_secrets(sys.argv[1:])
     try:
-        app(args=_spread(arguments) if arguments[:1] == ["run"] else arguments)
+        app(args=_spread(arguments) if arguments[:1] in (["run"], ["plan"]) else arguments)
     except PlaybookError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)

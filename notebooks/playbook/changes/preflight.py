@@ -170,7 +170,8 @@ def replication_lag(connection: psycopg.Connection[Any]) -> list[Finding]:
 
 def arrays(table: Table, method: str, keys: Iterable[str | None]) -> list[Finding]:
     """Columns that hold several values: a btree compares them whole, which an application seldom does."""
-    held = [column for column in table.columns if column.name in set(keys) and column.type.endswith("[]")]
+    names = set(keys)
+    held = [column for column in table.columns if column.name in names and column.type.endswith("[]")]
     if method != "btree" or not held:
         return []
     name, kind = quote(held[0].name), held[0].type
