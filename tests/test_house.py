@@ -32,7 +32,7 @@ FLOORS = [
     {"matrix", "refreshing", "reviewing", "trial", "undoing"},
     {"answers", "figures", "outcome", "results", "axis"},
     {"application"},
-    {"request_trial"},
+    {"request_trial", "request_load", "connections", "caching"},
     {"parts"},
     {"assess"},
     {"phase"},
@@ -40,7 +40,7 @@ FLOORS = [
     {"trees", "timeline"},
     {"show", "report"},
     {"health"},
-    {"application_views", "views", "tell"},
+    {"application_views", "service_views", "views", "tell"},
     {"notebook", "run"},
     {"cli"},
 ]
@@ -110,6 +110,8 @@ def test_a_kind_that_can_only_be_planned_says_so():
         "not_null",
         "foreign_key",
         "eager_load",
+        "pool",
+        "cache",
         "materialized_view",
         "partition",
     }

@@ -137,7 +137,7 @@ def tried(size, peak, p95_ms, waits=0, failed=0):
 
 
 class TestSizing:
-    def test_the_smallest_size_is_chosen_that_is_not_full_and_as_fast_as_any(self):
+    def test_the_smallest_size_is_chosen_whose_peak_leaves_room(self):
         found = recommend([tried(2, 2, 90, waits=40), tried(4, 3, 20), tried(8, 3, 19), tried(16, 3, 21)], 20)
         assert found.size == 8
         assert "its peak was 3 of 8 (38 %)" in found.reason

@@ -14,6 +14,7 @@ from playbook.target.sql import Statement
 if TYPE_CHECKING:
     from playbook.service.n_plus_one import Pattern
     from playbook.service.suspects import Suspect
+    from playbook.service.sweep import Recommendation
 
 
 @dataclass(frozen=True)
@@ -162,3 +163,56 @@ class Suspected:
     suspects: tuple[Suspect, ...]
     seconds: float
     reason: str
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What follows from how a server's connections are used, in sentences."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EnginePerRequest:
+    """The median of a small query in milliseconds, with an engine for each request and with one for the process."""
+
+    own_ms: float
+    shared_ms: float
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Pool sizes under `rate` requests a second, and the one to take."""
+
+    found: Recommendation
+    rate: float
+
+
+@dataclass(frozen=True)
+class PoolUsed:
+    """A load over HTTP, and what the service's pool came to under it."""
+
+    load: Any
+    pool: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """The same load without the cache and with it; `counts` are the cache's, `spared_pct` the database's time."""
+
+    without: Any
+    with_it: Any
+    counts: dict[str, Any]
+    spared_pct: float | None
+    rate: float
+    keys: int
+
+
+@dataclass(frozen=True)
+class WithoutServer:
+    """Requests while there was no cache server: all were answered; what each waited longer for, in milliseconds."""
+
+    requests: int
+    longest_ms: float
+    median_ms: float
+    tried: int

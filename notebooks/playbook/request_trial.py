@@ -6,6 +6,7 @@ rounds, one right after the other, so that whatever slows the machine down slows
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -135,7 +136,7 @@ class RequestTrial:
     def check_rows(self, step: Step, comparison: Comparison) -> Comparison:
         """The comparison with the answer to: is it the same JSON, byte by byte, without the switch and with it?
 
-        Both are read from the working copy, in one snapshot.
+        Both are read from the working copy, in one snapshot; for the switch `cache` what was kept is compared too.
         """
         endpoint = next(each for each in ENDPOINTS if _case(each) == (comparison.query, comparison.bind))
         engine = make_engine(self._context.target.conninfo, Switches())
@@ -147,7 +148,9 @@ class RequestTrial:
                         answers.append(encode(endpoint.read_example(session, switches)))
         finally:
             engine.dispose()
-        same = answers[0] == answers[1]
+        if step.spec.kind == "cache":
+            answers.append(_as_kept(endpoint, answers[0]))
+        same = len(set(answers)) == 1
         return replace(comparison, same_rows=same, same_rows_reason="" if same else "the answers differ")
 
     def estimates(self, step: Step) -> list[Estimate]:
@@ -161,6 +164,21 @@ class RequestTrial:
     def drift(self, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> Drift:
         """None: what is compared was asked in the same rounds."""
         return SAME_ROUNDS
+
+
+def _as_kept(endpoint: Endpoint, answer: bytes) -> bytes:
+    """What the cache answers after it was given `answer`; nothing where it did not keep it."""
+    from playbook.service.cache import Cache
+    from playbook.service.results import Kept
+    from playbook.target import valkey
+
+    with valkey.acquire() as lease:
+        kept = Kept(Cache(lease.server.url, namespace=f"check-{secrets.token_hex(6)}"))
+        asked = (endpoint, endpoint.sample_key, endpoint.sample_filters)
+        kept.answer(*asked, lambda: answer)
+        found = kept.answer(*asked, lambda: b"")
+        kept.cache.close()
+    return found
 
 
 def _case(endpoint: Endpoint) -> Case:

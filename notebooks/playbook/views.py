@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from playbook import answers, application_views, figures, health, show
+from playbook import answers, application_views, figures, health, service_views, show
 from playbook.assess.assessment import Assessment, Overview, Remedies, Steps
 from playbook.context import Context
 from playbook.evidence.measure import Measurement
@@ -192,5 +192,6 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     Remedies: health.remedies,
     Steps: health.steps,
     **application_views.VIEWS,
+    **service_views.VIEWS,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request, Response
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -23,10 +24,15 @@ from playbook.service.filters import (
     Resolution,
     ResultFilters,
 )
+from playbook.service.pool import Gauge
 from playbook.service.reads import Endpoint, NotThere
+from playbook.service.results import Kept, written
 from playbook.service.switches import Switches
 from playbook.service.views import encode
 from playbook.service.writes import Write
+
+USAGE_PATH = "/usage"
+"""What the pool and the cache came to since the start, or since a DELETE of it."""
 
 
 class Results(Protocol):
@@ -35,8 +41,8 @@ class Results(Protocol):
     def answer(self, endpoint: Endpoint, key: str, filters: Any, load: Callable[[], bytes]) -> bytes:
         """The answer to a request, by `load` or from what was kept of an earlier one."""
 
-    def changed(self, tables: Sequence[str]) -> None:
-        """Called after a commit that changed `tables`."""
+    def changed(self, tables: Iterable[str]) -> None:
+        """Called after a commit that changed `tables`, or parts of them (see `results.written`)."""
 
 
 class Direct:
@@ -46,7 +52,7 @@ class Direct:
         """By `load`, always."""
         return load()
 
-    def changed(self, tables: Sequence[str]) -> None:
+    def changed(self, tables: Iterable[str]) -> None:
         """Nothing was kept."""
 
 
@@ -69,9 +75,12 @@ class Service:
 
     def write(self, write: Write, key: str, body: Any) -> Response:
         """Writes in one transaction, and lets go what was read from the tables it changed once that is committed."""
-        with Session(self._engine) as session, session.begin():
-            answer = encode(write.write(session, key, body))
-        self._results.changed(write.tables)
+        changed: set[str] = set(write.tables)
+        with Session(self._engine) as session:
+            event.listen(session, "after_flush", lambda session, _: changed.update(*map(written, session.dirty)))
+            with session.begin():
+                answer = encode(write.write(session, key, body))
+        self._results.changed(changed)
         return _json(answer)
 
 
@@ -90,6 +99,7 @@ def create_app(engine: Engine, switches: Switches, results: Results | None = Non
         app.add_exception_handler(unavailable, _unavailable)
     _add_reads(app, service)
     _add_writes(app, service)
+    _add_usage(app, Gauge(engine), results)
     return app
 
 
@@ -135,6 +145,27 @@ def _add_writes(app: FastAPI, service: Service) -> None:
     @app.post(writes.RESOLVE_ISSUE.path)
     def resolve_issue(key: str, body: Resolution) -> Response:
         return service.write(writes.RESOLVE_ISSUE, key, body)
+
+
+def _add_usage(app: FastAPI, gauge: Gauge, results: Results | None) -> None:
+    @app.get(USAGE_PATH)
+    def usage() -> Response:
+        found = gauge.usage()
+        pool = {**asdict(found), "peak_pct": found.peak_pct, "mean_pct": found.mean_pct}
+        counts = results.cache.counts.snapshot() if isinstance(results, Kept) else None
+        cache = counts and {
+            **asdict(counts),
+            "hit_rate_pct": counts.hit_rate_pct,
+            "time_saved_pct": counts.time_saved_pct,
+        }
+        return _json(encode({"pool": pool, "cache": cache}))
+
+    @app.delete(USAGE_PATH)
+    def forget() -> Response:
+        gauge.reset()
+        if isinstance(results, Kept):
+            results.cache.counts.reset()
+        return _json(b"{}")
 
 
 def _json(body: bytes) -> Response:

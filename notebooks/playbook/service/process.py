@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from playbook.errors import EmbeddedError, one_line
+from playbook.service.engine import POOL
 from playbook.service.switches import Switches
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -141,10 +143,25 @@ def make_server(conninfo: Mapping[str, Any], switches: Switches) -> Any:
     from playbook.service.api import create_app
     from playbook.service.engine import make_engine
 
-    app = create_app(make_engine(conninfo, switches), switches)
+    app = create_app(make_engine(conninfo, switches), switches, _results(switches))
     return uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     )
+
+
+def _results(switches: Switches) -> Any:
+    """With the switch `cache` a cache in the embedded target's server, empty at every start.
+
+    The server is held as long as this process lives. Copies of the sample come and go under one name, so what an
+    earlier service kept may be of another database.
+    """
+    if not switches.cache:
+        return None
+    from playbook.service.cache import Cache
+    from playbook.service.results import Kept
+    from playbook.target import valkey
+
+    return Kept(Cache(valkey.acquire().server.url, namespace=f"service-{secrets.token_hex(6)}", loaders=POOL.capacity))
 
 
 def main() -> None:

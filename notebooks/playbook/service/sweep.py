@@ -17,8 +17,6 @@ from playbook.service.pool import Gauge, PoolSettings, Usage
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 PEAK_LIMIT_PCT = 70.0
 """The plan's bound on the peak, so that a burst finds a connection."""
-SLACK = 1.1
-"""A size whose p95 is within 10 % of the best size's is as good."""
 _THREADS = 64
 
 Work = Callable[[Connection], None]
@@ -76,11 +74,13 @@ def sweep(
 
 
 def recommend(tried: Sequence[Tried], allowed: int, peak_limit_pct: float = PEAK_LIMIT_PCT) -> Recommendation:
-    """The smallest size whose peak is below the limit and whose p95 is as good as any; None where no size is."""
+    """The smallest size whose peak is below the limit; None where no size is.
+
+    Nobody waits for a connection then, so a larger pool could make no request faster.
+    """
     tried = tuple(tried)
-    best = min(each.p95_ms for each in tried)
     for each in tried:
-        if each.usage.peak_pct < peak_limit_pct and each.p95_ms <= SLACK * best and not each.failed:
+        if each.usage.peak_pct < peak_limit_pct and not each.failed:
             smaller = [one for one in tried if one.size < each.size]
             why = f"its peak was {each.usage.peak} of {each.size} ({each.usage.peak_pct:.0f} %)"
             why += f", and 95 % of requests took at most {each.p95_ms:.1f} ms"

@@ -13,6 +13,8 @@ class Switches:
     """All off is the service as the plan found it; a switch is named like the kind of step that turns it on."""
 
     eager_load: bool = False
+    pool: bool = False
+    cache: bool = False
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from playbook.service.cache.connections import Connections
 from playbook.service.cache.counts import Counts
 from playbook.service.cache.entry import OVERHEAD_BYTES, Entry, Unkept
 from playbook.service.cache.flights import Flights
-from playbook.service.cache.keys import Keys
+from playbook.service.cache.keys import ALL, Keys
 from playbook.service.cache.scripts import ENTRY, FILL, TAIL_BYTES, TAKEN, read_script
 from playbook.service.cache.server import Server, Unavailable
 from playbook.service.cache.tags import NotCacheable
@@ -133,12 +133,12 @@ class Cache:
             return self._beside(wanted)
 
     def bump(self, *tables: str) -> bool:
-        """Let go all that was read from `tables`; with none given, from every table that this process knows of.
+        """Let go all that was read from `tables`; with none given, all of this namespace.
 
         To be called after the commit that wrote them. False when the server cannot be told now: then this process reads
         nothing from it until it could.
         """
-        return self._server.bump(tables or None)
+        return self._server.bump(tables or (ALL,))
 
     def close(self) -> None:
         """Waits for the loads in the background and closes the connections."""
@@ -148,7 +148,6 @@ class Cache:
     def _parts(self, prefix: str, tables: tuple[str, ...]) -> tuple[bytes, list[bytes]]:
         """The start of the keys of `prefix`, and the keys of the versions; the same few at every call."""
         if (parts := self._asked.get((prefix, tables))) is None:
-            self._server.know(tables)
             parts = self._keys.head(prefix), self._keys.versions(tables)
             if len(self._asked) < _PREFIXES:
                 self._asked[prefix, tables] = parts

@@ -46,6 +46,12 @@ class Counts:
             for name, amount in amounts.items():
                 setattr(self, name, getattr(self, name) + amount)
 
+    def reset(self) -> None:
+        """Begins anew."""
+        with self._lock:
+            for each in fields(self):
+                setattr(self, each.name, each.default)
+
     def snapshot(self) -> Counts:
         """As they stand now."""
         with self._lock:

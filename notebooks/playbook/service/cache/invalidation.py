@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from playbook.service.cache.cache import Cache
+from playbook.service.cache.keys import ALL
 
 if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.orm import ORMExecuteState, Session
 
-ALL = "*"
-"""In place of table names: what was written is not known."""
 CHANNEL = "playbook_cache"
 _WRITES = re.compile(r"\b(insert|update|delete|merge|truncate|copy|call|do|refresh|drop|alter)\b", re.IGNORECASE)
 _PAYLOAD_BYTES = 7000  # NOTIFY takes 8000

@@ -9,6 +9,8 @@ from typing import Any
 
 from playbook.service.cache.codec import canonical
 
+ALL = "*"
+"""The version that every entry's key holds: bumped, it lets go of them all."""
 _NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,100}\Z")
 
 
@@ -20,11 +22,11 @@ class Keys:
 
     def version(self, table: str) -> str:
         """Where the version of a table stands."""
-        return f"{self._head}:version:{_checked('table', table)}"
+        return f"{self._head}:version:{table if table == ALL else _checked('table', table)}"
 
     def versions(self, tables: Iterable[str]) -> list[bytes]:
-        """Where the versions of tables stand, each once and in one order."""
-        return [self.version(table).encode() for table in sorted(set(tables))]
+        """Where the versions of tables stand, each once and in one order, after the one that all share."""
+        return [self.version(table).encode() for table in (ALL, *sorted(set(tables)))]
 
     def head(self, prefix: str) -> bytes:
         """What stands in an entry's key before the versions of its tables."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 _READ = """
-local versions = {}
-if #KEYS > 0 then versions = redis.call('MGET', unpack(KEYS)) end
+local versions = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS do
   if not versions[i] then
     versions[i] = ARGV[3] .. i

@@ -16,8 +16,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from playbook.service.cache.breaker import Breaker
 from playbook.service.cache.connections import Connections, Exhausted
 from playbook.service.cache.counts import Counts
-
-_TABLES = 1000  # names that a process remembers to bump after an outage; beyond them it is a leak
+from playbook.service.cache.keys import ALL
 
 
 class Unavailable(Exception):
@@ -27,8 +26,9 @@ class Unavailable(Exception):
 class Server:
     """A Redis-compatible server behind a bounded number of connections.
 
-    After every outage, and after every bump that failed, the versions of the tables are bumped before anything is read:
-    meanwhile others may have written, and a restarted server may hold again what had been let go.
+    After every outage the version that all entries share is bumped before anything is read, and after a bump that
+    failed those that it was for: meanwhile others may have written, and a restarted server may hold what had been let
+    go.
     """
 
     def __init__(
@@ -36,7 +36,6 @@ class Server:
     ) -> None:
         self._connections, self._counts, self._breaker = connections, counts, breaker
         self._version_key = version_key
-        self._known: frozenset[str] = frozenset()
         self._owed: set[str] = set()
         self._owing = threading.Lock()
         self._outages = 0
@@ -47,22 +46,13 @@ class Server:
         """A text that was never used before, by nobody."""
         return f"{self._token}{os.getpid():x}.{next(self._unique):x}"
 
-    def know(self, tables: Iterable[str]) -> None:
-        """Remember tables that entries are read from, so that they are bumped after an outage."""
-        if not self._known.issuperset(tables):
-            with self._owing:
-                self._known = self._known.union(tables)
-            if len(self._known) > _TABLES:
-                raise ValueError(f"more than {_TABLES} different tables: name tables, not rows or filters")
-
-    def bump(self, tables: Iterable[str] | None = None) -> bool:
-        """Let go everything that was read from `tables`, None: all; False when it cannot be done now, and is owed.
+    def bump(self, tables: Iterable[str]) -> bool:
+        """Let go everything that was read from `tables`; False when it cannot be done now, and is owed.
 
         While it is owed this process reads nothing from the cache; others may, until the entries' time is over.
         """
-        self.know(tables or ())
         with self._owing:
-            self._owed |= self._known if tables is None else set(tables)
+            self._owed.update(tables)
         try:
             self._exchange(None)
         except Unavailable:
@@ -163,7 +153,7 @@ class Server:
             if seen != self._outages:
                 return
             self._outages += 1
-            self._owed |= self._known
+            self._owed.add(ALL)
         self._connections.close_idle()
 
 

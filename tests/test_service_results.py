@@ -1,0 +1,146 @@
+"""The reference service with `cache` and `pool` on: the same answers, fewer statements, and nothing old after a write."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from tests.fix_service import _served
+
+from playbook import caching, connections, request_load
+from playbook.answers import NotApplicable
+from playbook.caching import Caching
+from playbook.connections import Connections
+from playbook.context import open_context
+from playbook.phase import Playbook
+from playbook.service import reads
+from playbook.service.models import Proposal
+from playbook.service.results import read, written
+from playbook.service.switches import Switches
+from playbook.settings import Settings
+from playbook.target import sample
+from playbook.views import VIEWS
+
+
+@pytest.fixture(scope="module")
+def cached(server):
+    yield from _served(server, "proposals_scratch_cached", Switches(eager_load=True, pool=True, cache=True))
+
+
+def usage(served):
+    return json.loads(served.get("/usage").content)
+
+
+def test_the_second_answer_takes_no_statement_and_is_the_same(cached, optimized):
+    for endpoint in reads.ENDPOINTS:
+        first, second = cached.get(endpoint.example), cached.get(endpoint.example)
+        assert first.content == second.content == optimized.get(endpoint.example).content
+        assert (int(first.headers["x-statements"]) > 0, int(second.headers["x-statements"])) == (True, 0)
+
+
+def test_a_write_is_seen_at_once_and_lets_nothing_else_go(cached):
+    listed = json.loads(cached.get("/proposals?limit=200").content)["proposals"]
+    mine = listed[0]
+    other = next(each for each in listed if each["customer"]["id"] != mine["customer"]["id"])
+    mine_list, other_list = (f"/proposals?customer_id={each['customer']['id']}" for each in (mine, other))
+    for path in (f"/proposals/{mine['id']}", f"/proposals/{other['id']}", mine_list, other_list):
+        cached.get(path)
+    priority = "LOW" if mine["priority"] != "LOW" else "HIGH"
+    assert cached.client.patch(f"/proposals/{mine['id']}", json={"priority": priority}).status_code == 200
+    assert json.loads(cached.get(f"/proposals/{mine['id']}").content)["priority"] == priority
+    for path in (mine_list, "/proposals?limit=200"):
+        found = json.loads(cached.get(path).content)["proposals"]
+        assert {each["id"]: each["priority"] for each in found}[mine["id"]] == priority
+    assert [cached.statements(path) for path in (f"/proposals/{other['id']}", other_list)] == [0, 0]
+
+
+def test_an_unknown_key_is_not_kept(cached):
+    assert [cached.get("/proposals/none").status_code for _ in range(2)] == [404, 404]
+    assert cached.get("/proposals/..%2f*%20{x}").status_code == 404
+
+
+def test_the_service_tells_what_its_pool_and_its_cache_came_to(cached, as_found):
+    cached.client.delete("/usage")
+    for _ in range(4):
+        cached.get("/content?limit=7")
+    found = usage(cached)
+    assert (found["cache"]["hits"], found["cache"]["misses"], found["cache"]["hit_rate_pct"]) == (3, 1, 75)
+    assert (found["pool"]["capacity"], found["pool"]["peak"], found["pool"]["checkouts"]) == (16, 1, 1)
+    assert usage(as_found)["cache"] is None
+    assert usage(as_found)["pool"]["capacity"] == 15
+
+
+def test_parts_of_a_table_meet_where_a_row_belongs_to_what_was_read():
+    row = Proposal(id="p1", customer_id="c1")
+    assert set(read(reads.PROPOSAL, "p1", None)) & written(row)
+    assert not set(read(reads.PROPOSAL, "p2", None)) & written(row)
+    assert "proposals" in read(reads.PROPOSAL, "not/a name*", None)
+
+
+@pytest.fixture(scope="module")
+def opened(server, tmp_path_factory):
+    def connect(dbname):
+        return psycopg.connect(**server.conninfo(dbname), autocommit=True)
+
+    sample.provision(connect, 0.02)
+    sample.reset(connect, 0.02, force=True)
+    folder = tmp_path_factory.mktemp("results")
+    return lambda phase, **given: Playbook(open_context(Settings(scale=0.02, budget_s=1, out=folder, **given))).phase(
+        phase
+    )
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    monkeypatch.setattr(request_load, "KEYS", 12)
+    monkeypatch.setattr(caching, "LOAD_S", 0.8)
+    monkeypatch.setattr(connections, "LOAD_S", 0.8)
+    monkeypatch.setattr(connections, "SWEEP_S", 0.2)
+
+
+def metrics(phase):
+    part = phase.context.settings.folder / "parts" / f"{phase.spec.notebook}.json"
+    return json.loads(part.read_text())["metrics"]
+
+
+def shown(answer):
+    return VIEWS[type(answer)](answer).text
+
+
+def test_the_pools_story(opened, brief):
+    phase = opened("2.1")
+    looks = Connections(phase)
+    assert isinstance(looks.load(), NotApplicable)
+    assert "pool_size=16" in str(phase.preview().steps[0][1][0])
+    assert phase.apply().steps[0][1].status == "applied"
+    assert "are free" in shown(looks.advice())
+    assert looks.engine_per_request().own_ms > looks.engine_per_request().shared_ms
+    assert "requests a second on each" in shown(looks.sweep())
+    assert "16" in shown(looks.load())
+    found = metrics(phase)
+    assert 0 < found["pool_peak_utilization_pct"] <= 100
+    assert found["engine_per_request_ms"] > 0
+    assert phase.undo().steps[0][1].status == "undone"
+
+
+def test_the_caches_story(opened, brief):
+    phase = opened("2.2")
+    looks = Caching(phase)
+    assert isinstance(looks.load(), NotApplicable)
+    compile(str(phase.preview().steps[0][1][0]).rstrip(";"), "preview", "exec")
+    assert phase.apply().steps[0][1].status == "applied"
+    assert "Hit rate" in shown(looks.load())
+    assert "none failed" in shown(looks.without_its_server())
+    found = metrics(phase)
+    assert 0 <= found["cache_hit_rate_pct"] <= 100
+    assert found["db_time_reduction_pct"] is not None
+    assert phase.undo().steps[0][1].status == "undone"
+
+
+def test_elsewhere_the_advice_stays_and_the_rest_is_not_applicable(shop):
+    phase = shop.playbook(apply=False).phase("1")
+    looks = Connections(phase)
+    assert "are free" in shown(looks.advice())
+    for look in (looks.sweep, looks.load, looks.engine_per_request, Caching(phase).load):
+        assert "embedded sample only" in shown(look())
