@@ -107,7 +107,11 @@ def test_it_is_not_applicable_where_the_reference_service_does_not_run(shop):
             "    steps:\n      - {name: lists, kind: eager_load, endpoint: /p, root: proposals, relationships: [customer]}\n",
         )
     )
-    name, state = shop.playbook().phase("1").check().steps[0]
+    phase = shop.playbook().step("1/lists")
+    phase.before()
+    phase.after()
+    assert phase.verdict().rows == []
+    name, state = phase.check().steps[0]
     assert (name, state.status) == ("1/lists", "not_applicable")
     assert "runs on the embedded sample only" in state.reason
 

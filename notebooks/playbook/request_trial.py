@@ -99,11 +99,15 @@ class RequestTrial:
     def compare(
         self, step: Step, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]
     ) -> list[Comparison]:
-        """Each request as found and with the switch on, both from the rounds that they were asked in together."""
+        """Each request as found and with the switch on, both from the rounds that they were asked in together.
+
+        Where the service does not run there is none.
+        """
         together = self._as_found if after else {}
         return [
             self._comparison(step, together.get(case) or before.get(case) or Measurement(*case), after.get(case))
             for case in self.cases(step)
+            if case in before or case in after
         ]
 
     def _comparison(self, step: Step, before: Measurement, after: Measurement | None) -> Comparison:
