@@ -30,6 +30,7 @@ FLOORS = [
     {"context"},
     {"apply", "step"},
     {"matrix", "refreshing", "reviewing", "trial", "undoing"},
+    {"maintaining"},
     {"answers", "figures", "outcome", "results", "axis"},
     {"application"},
     {"request_trial", "request_load", "connections", "caching"},

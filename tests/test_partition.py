@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from playbook import undoing
+from playbook import maintaining, undoing
 from playbook.changes.partitioning import attributes, recreate
 from playbook.errors import Drifted
 from playbook.evidence.live import under_load
@@ -156,6 +157,27 @@ def test_rows_past_the_partitions_are_refused_where_the_plan_says_so(ledger):
     with pytest.raises(psycopg.errors.CheckViolation, match="no partition of relation"):
         ledger.execute("INSERT INTO entries (at) VALUES ('2099-01-01')")
     ledger.execute("INSERT INTO entries (at) VALUES ('1999-01-01')")
+
+
+def test_partitions_are_made_ahead_and_undo_takes_them_back(ledger, snapshot):
+    as_found = snapshot(ledger.target)
+    ledger.playbook().phase("1").apply()
+    context = ledger.context()
+    assert [one.made for one in maintaining.maintain(context, datetime(2026, 12, 24, tzinfo=UTC))] == [()]
+    (made,) = maintaining.maintain(context, datetime(2027, 2, 28, 23, 59, tzinfo=UTC))
+    assert made == maintaining.Maintained(STEP, ("a partition for 2027_04", "a partition for 2027_05"))
+    with ledger.target.connect() as connection:
+        old, new = (attributes.read(connection, f"public.entries_2027_0{month}") for month in (3, 5))
+    assert [line.replace("2027_05", "2027_03") for line in recreate.description(new)] == recreate.description(old)
+    assert states(ledger.playbook().phase("1").check()) == {STEP: "applied"}
+    ledger.execute("INSERT INTO entries (at) VALUES ('2027-04-30 23:59:59.999999+00'), ('2027-07-01 00:00:00+00')")
+    (stopped,) = maintaining.maintain(context, datetime(2027, 4, 1, tzinfo=UTC))
+    assert stopped.made == ("a partition for 2027_06",)
+    assert "lie in the default partition, where they are kept" in stopped.error
+    written = rows(ledger)
+    assert [one.error for one in undoing.undo(ledger.context())] == [""]
+    assert rows(ledger) == written
+    assert snapshot(ledger.target) == as_found
 
 
 @pytest.mark.parametrize(

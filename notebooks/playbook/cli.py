@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from playbook import refreshing, report, reviewing, undoing
+from playbook import maintaining, refreshing, report, reviewing, undoing
 from playbook.context import open_context
 from playbook.errors import PlaybookError, UsageError
 from playbook.matrix import priority_matrix
@@ -25,7 +25,7 @@ from playbook.plan import schedule
 from playbook.run import run as run_notebooks
 from playbook.settings import NOTEBOOKS, Settings
 from playbook.target.url import holds_secret
-from playbook.tell import print_kept, print_matrix, print_refreshed, print_steps, print_undone
+from playbook.tell import print_kept, print_maintained, print_matrix, print_refreshed, print_steps, print_undone
 
 app = typer.Typer(
     add_completion=False,
@@ -248,6 +248,22 @@ def _stopped() -> threading.Event:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     return stop
+
+
+@app.command()
+def maintain(
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    map_: MapOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Make the next partitions of the tables that the plan partitioned."""
+    with _status() as progress:
+        context = open_context(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+        maintained = maintaining.maintain(context)
+    print_maintained(out, context, maintained)
+    raise typer.Exit(1 if any(one.error for one in maintained) else 0)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -9,6 +9,7 @@ from rich.table import Table
 from playbook import figures
 from playbook.context import Context
 from playbook.journal import Entry
+from playbook.maintaining import Maintained
 from playbook.matrix import MatrixItem
 from playbook.refreshing import Kept, Outcome
 from playbook.undoing import Undone
@@ -75,6 +76,16 @@ def print_refreshed(console: Console, outcomes: list[Outcome]) -> None:
         console.print("no summary of the plan stands here, so there is nothing to refresh")
     for one in outcomes:
         console.print(escape(f"{one.step}: {one.word}: {one.said}"))
+
+
+def print_maintained(console: Console, context: Context, maintained: list[Maintained]) -> None:
+    """Each partitioned table with the partitions that were made for it, or the reason why not."""
+    if not maintained:
+        console.print(escape(f"{context.target.label}: the plan has partitioned nothing here"))
+    for one in maintained:
+        console.print(escape(f"{one.step}: {', '.join(one.made) or 'no partition was missing'}"))
+        if one.error:
+            console.print(escape(f"{one.step}: {one.error}"))
 
 
 def print_undone(console: Console, context: Context, undone: list[Undone]) -> None:

@@ -215,24 +215,8 @@ class Attach:
         return self._partition(self.partition_name(period), f"FOR VALUES FROM ({low}) TO ({high})", parent)
 
     def _partition(self, name: str, values: str, parent: str) -> list[str]:
-        a = self.table
-        place = quote(a.schema, name)
-        options = f" WITH ({', '.join(a.options)})" if a.options else ""
-        space = f" TABLESPACE {quote(a.tablespace)}" if a.tablespace else ""
-        commands = [f"CREATE TABLE {place} PARTITION OF {parent} {values}{options}{space}"]
-        commands += recreate.owner(a, place, self.user)
-        commands += recreate.column_settings(a, place, inherited=False)
-        identity = None
-        for index in self.table.indexes:
-            if index.valid and self.is_local(index):
-                own = fit(name, f"_{'_'.join(index.columns) or index.name}_key")
-                commands += [f"CREATE UNIQUE INDEX {quote(own)} ON {place} USING {index.body}"]
-                identity = own if index.replica_identity else identity
-        if a.row_security:  # nobody but its owner reads a partition directly, past the parent's policies
-            commands.append(f"ALTER TABLE {place} ENABLE ROW LEVEL SECURITY")
-        if identity:
-            commands.append(f"ALTER TABLE {place} REPLICA IDENTITY USING INDEX {quote(identity)}")
-        return commands + ([] if a.replica_identity == "i" else recreate.replica_identity(a, place, ()))
+        local = [index for index in self.table.indexes if index.valid and self.is_local(index)]
+        return recreate.partition(self.table, name, values, parent, local=local, user=self.user)
 
     def _foreign_keys(self) -> Statement:
         commands = recreate.foreign_keys(self.table, self.parent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from playbook.changes.partitioning.attributes import Attributes, Column, Grant, Index, Policy, Sequence, Trigger
+from playbook.changes.partitioning.names import fit
 from playbook.target.sql import literal, quote
 
 Rename = Callable[[str], str]
@@ -36,8 +37,7 @@ def _column(a: Attributes, column: Column, rename: Rename, not_null: bool) -> st
     if column.generated:
         kind = "STORED" if column.generated == "s" else "VIRTUAL"
         parts.append(f"GENERATED ALWAYS AS ({column.default}) {kind}")
-    elif column.identity:
-        sequence = next(each for each in a.identity if each.column == column.name)
+    elif sequence := next((each for each in a.identity if each.column == column.name), None):
         parts.append(identity(column, sequence, quote(sequence.schema, rename(sequence.name))))
     elif column.default is not None:
         parts.append(f"DEFAULT {column.default}")
@@ -188,6 +188,29 @@ def replica_identity(a: Attributes, place: str, indexes: Iterable[str]) -> list[
         name = next((quote(index.name) for index in a.indexes if index.replica_identity), "")
         chosen = f"USING INDEX {name}" if name in indexes else None
     return [f"ALTER TABLE {place} REPLICA IDENTITY {chosen}"] if chosen else []
+
+
+def partition(a: Attributes, name: str, values: str, parent: str, *, local: Iterable[Index], user: str) -> list[str]:
+    """The commands that make one partition of `parent`; `a` tells what it takes over besides what it inherits.
+
+    `local` are the indexes that are unique within each partition only.
+    """
+    place = quote(a.schema, name)
+    options = f" WITH ({', '.join(a.options)})" if a.options else ""
+    space = f" TABLESPACE {quote(a.tablespace)}" if a.tablespace else ""
+    commands = [f"CREATE TABLE {place} PARTITION OF {parent} {values}{options}{space}"]
+    commands += owner(a, place, user)
+    commands += column_settings(a, place, inherited=False)
+    identity = None
+    for index in local:
+        own = fit(name, f"_{'_'.join(index.columns) or index.name}_key")
+        commands += [f"CREATE UNIQUE INDEX {quote(own)} ON {place} USING {index.body}"]
+        identity = own if index.replica_identity else identity
+    if a.row_security:  # nobody but its owner reads a partition directly, past the parent's policies
+        commands.append(f"ALTER TABLE {place} ENABLE ROW LEVEL SECURITY")
+    if identity:
+        commands.append(f"ALTER TABLE {place} REPLICA IDENTITY USING INDEX {quote(identity)}")
+    return commands + ([] if a.replica_identity == "i" else replica_identity(a, place, ()))
 
 
 def description(a: Attributes) -> list[str]:
