@@ -52,7 +52,7 @@ def rows(shop, table="entries"):
 
 
 def kind(shop, table="entries"):
-    return shop.execute(f"SELECT relkind FROM pg_class WHERE oid = to_regclass('{table}')")[0][0]
+    return shop.execute(f"SELECT (SELECT relkind FROM pg_class WHERE oid = to_regclass('{table}'))")[0][0]
 
 
 def killed(shop, point, position):
@@ -307,6 +307,18 @@ def test_killed_on_its_way_it_is_resumed_and_then_undone(ledger, snapshot, point
     assert rows(ledger) == written
     assert [one.error for one in undoing.undo(ledger.context())] == [""]
     assert (snapshot(ledger.target), rows(ledger)) == (as_found, written)
+
+
+def test_what_others_change_after_a_run_was_killed_is_not_lost_by_resuming_it(ledger, snapshot):
+    killed(ledger, "after_done", 4)
+    ledger.execute("GRANT TRUNCATE ON entries TO ledger_auditor")
+    applied = ledger.playbook().phase("1").apply()
+    assert states(applied) == {STEP: "failed"}
+    assert "has changed since run" in reason(applied)
+    assert [one.error for one in undoing.undo(ledger.context())] == [""]
+    assert kind(ledger, "entries_partitioned") is None
+    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
+    assert "GRANT TRUNCATE ON TABLE public.entries TO ledger_auditor" in described(ledger)
 
 
 @pytest.mark.exhaustive

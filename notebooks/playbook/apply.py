@@ -59,6 +59,11 @@ def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]
     if earlier and earlier.status in APPLIED:
         _await_backends(context, earlier)
         if change.stands().standing in {"begun", "unfinished"}:
+            if change.made_as_one:
+                raise Drifted(
+                    f"{step}: what it is made from has changed since run {earlier.run_id} was interrupted; take that "
+                    f"run's part back first, then apply again: playbook undo {step}"
+                )
             done = earlier.statements[: list(context.journal.states(step).values()).count("done")]
             undo, objects = change.undo_after(earlier.undo), earlier.objects | objects
     with context.connect() as connection:

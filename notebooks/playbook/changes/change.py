@@ -69,6 +69,8 @@ class Change(ABC):
     """Whether it changes the reference service, which runs on the embedded sample and nowhere else."""
     answers: ClassVar[bool] = False
     """Whether what it makes is asked instead: its claims are then measured by the queries that answer them."""
+    made_as_one: ClassVar[bool] = False
+    """Whether what an interrupted run made is of use only to the very statements that it was to run."""
     gives_up_on: ClassVar[tuple[type[psycopg.Error], ...]] = ()
     """Errors of a statement after which what its step has made so far is taken back at once."""
 

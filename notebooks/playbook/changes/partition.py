@@ -57,6 +57,7 @@ class Partition(Change):
     Spec = PartitionSpec
     by_plan = True
     without = ("enable_partition_pruning",)
+    made_as_one = True
     gives_up_on = (
         *(psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError),
         *(psycopg.NotSupportedError, psycopg.errors.DiskFull, Drifted),
