@@ -18,6 +18,7 @@ pytest_plugins = (
     "tests.fix_tls",
     "tests.fix_shop",
     "tests.fix_partitions",
+    "tests.fix_faults",
     "tests.fix_sales",
     "tests.fix_prisma",
     "tests.fix_snake",

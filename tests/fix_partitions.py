@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests import fix_shop
 from tests.fix_shop import Shop
 
 from playbook.target.connect import Target
@@ -39,16 +40,12 @@ FROM generate_series(1, 5000) n;
 """
 
 
+WORKLOAD = "-- name: one\nSELECT amount FROM entries WHERE account = 1;\n"
+
+
 def lay_out(target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """The accounts on an empty database, analysed, and its plan in `folder`."""
-    (folder / "plan.yaml").write_text(PLAN)
-    (folder / "workload.sql").write_text("-- name: one\nSELECT amount FROM entries WHERE account = 1;\n")
-    with target.connect() as connection:
-        connection.execute(ROWS)
-        connection.execute("VACUUM (ANALYZE)")
-    accounts = Shop(target, folder / "plan.yaml", folder)
-    monkeypatch.setenv("SHOP_URL", accounts.url())
-    return accounts
+    """The accounts on an empty database, and their plan in `folder`."""
+    return fix_shop.lay_out(target, folder, monkeypatch, plan=PLAN, workload=WORKLOAD, rows=ROWS)
 
 
 @pytest.fixture

@@ -104,10 +104,11 @@ class Shop:
             cursor = connection.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else []
 
-    def killed(self, step: str, point: str, position: int = 0) -> int:
-        """Applies the step's phase in a process that dies at `point` of a statement; see killed_apply.py."""
+    def killed(self, step: str, point: str, position: int = 0, direction: str = "apply", touch: str = "") -> int:
+        """Applies the step's phase, or undoes, in a process that dies at `point` of a statement; see killed_apply.py."""
+        script = Path(__file__).with_name("killed_apply.py")
         done = subprocess.run(
-            [sys.executable, Path(__file__).with_name("killed_apply.py"), self.plan, step, point, str(position)],
+            [sys.executable, script, self.plan, step, point, str(position), direction, touch],
             env={**os.environ, "PLAYBOOK_TARGET": f"env:{self.variable}", "PLAYBOOK_MAP": json.dumps(dict(self.map))},
             capture_output=True,
             text=True,
@@ -122,17 +123,30 @@ class Shop:
         return f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
 
 
-@pytest.fixture
-def shop(empty: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """The shop with its rows, analysed; nothing of the playbook in it yet."""
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text(WORKLOAD)
-    with empty.connect() as connection:
-        connection.execute(ROWS)
+def lay_out(
+    target: Target,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    plan: str = PLAN,
+    workload: str = WORKLOAD,
+    rows: str = ROWS,
+) -> Shop:
+    """`rows` on an empty database, analysed, and the plan with its workload in `folder`."""
+    (folder / "plan.yaml").write_text(plan)
+    (folder / "workload.sql").write_text(workload)
+    with target.connect() as connection:
+        connection.execute(rows)
         connection.execute("VACUUM (ANALYZE)")
-    shop = Shop(empty, tmp_path / "plan.yaml", tmp_path)
+    shop = Shop(target, folder / "plan.yaml", folder)
     monkeypatch.setenv("SHOP_URL", shop.url())
     return shop
+
+
+@pytest.fixture
+def shop(empty: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """The shop with its rows; nothing of the playbook in it yet."""
+    return lay_out(empty, tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from typing import Any
 from playbook.changes import kinds
 from playbook.changes.change import Change
 from playbook.context import Context
-from playbook.errors import Drifted, StepError, one_line
+from playbook.errors import Drifted, Interrupted, StepError
 from playbook.journal import APPLIED, Entry, Sent
 from playbook.refreshes import Refresh, Refreshes
 from playbook.target.execute import UNRECORDED, execute
+from playbook.target.server_errors import masked
 from playbook.target.sql import Statement, literal
 
 
@@ -28,12 +29,14 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
     for position, statement in enumerate(entry.statements):
         try:
             _apply_statement(context, step, change, position, statement)
+        except Interrupted:
+            raise
         except StepError as error:
             if isinstance(error.__cause__ or error, change.gives_up_on):
                 undo_step(context, entry)
                 raise StepError(f"{error}; what the step had made was taken back") from error
             if not context.journal.states(step):
-                context.journal.close(step, "failed", reason=one_line(error))
+                context.journal.close(step, "failed", reason=masked(error))
             raise
     with context.connect() as connection:
         if missing := change.missing(connection):

@@ -12,7 +12,7 @@ import psycopg
 
 from playbook.changes import preflight
 from playbook.changes.change import Finding
-from playbook.errors import TargetError, UsageError, one_line
+from playbook.errors import Interrupted, TargetError, UsageError, one_line
 from playbook.target.sql import Statement, literal
 from playbook.target.watchdog import Connect
 
@@ -179,9 +179,16 @@ class TargetStore:
 
     @contextmanager
     def session(self) -> Iterator[Callable[..., list[Any]]]:
-        """Executes in one transaction of its own."""
-        with self._connect() as connection, connection.transaction():
-            yield within(connection)
+        """Executes in one transaction of its own.
+
+        Raises:
+            Interrupted: the connection was lost.
+        """
+        try:
+            with self._connect() as connection, connection.transaction():
+                yield within(connection)
+        except psycopg.OperationalError as error:
+            raise Interrupted(f"the journal cannot be reached: {one_line(error)}; run again to resume") from error
 
 
 class FileStore:

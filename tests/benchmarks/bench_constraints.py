@@ -1,14 +1,12 @@
 """How long a writer waits while a CHECK is added to its table and validated: `pytest tests/benchmarks/bench_constraints.py -s`.
 
-1 M rows, a writer that updates one row after the other, and a reader whose transaction holds the table for a while.
+1 M rows, a writer that updates 200 rows a second, and a reader whose transaction holds the table for a while.
 """
 
 import json
-import multiprocessing
-import threading
 import time
 
-import psycopg
+from tests.benchmarks.writing import Reader, written
 
 from playbook.context import open_context
 from playbook.phase import Playbook
@@ -44,9 +42,10 @@ def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_pa
     url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
     monkeypatch.setenv("BENCH_URL", url)
     settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
-    idle = _written(empty, lambda: time.sleep(3))
+    write = f"UPDATE readings SET value = 7 WHERE id = 1 + %s %% {ROWS}"
+    idle = written(empty, write, lambda: time.sleep(3))
     refusals: list[str] = []
-    during = _written(empty, lambda: _apply_beside_a_reader(empty, settings, refusals))
+    during = written(empty, write, lambda: _apply_beside_a_reader(empty, settings, refusals))
     figures = {
         "rows": ROWS,
         "statements": len(during),
@@ -62,40 +61,7 @@ def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_pa
 
 def _apply_beside_a_reader(target, settings: Settings, refusals: list[str]) -> None:
     context = open_context(settings, lambda text: refusals.append(text) if "next try" in text else None)
-    with target.connect() as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM readings")
-        threading.Timer(READER_S, reader.rollback).start()
+    with Reader(target, "SELECT count(*) FROM readings", READER_S):
         ((_, state, _),) = Playbook(context).phase("1").apply().steps
     assert state.status == "applied", state.reason
     assert refusals, "the reader was gone before the lock was asked for"
-
-
-def _written(target, work) -> list[float]:
-    """Milliseconds of each of a writer's statements while `work` runs; a client shares no interpreter with it."""
-    context = multiprocessing.get_context("spawn")
-    ready, stop, told = context.Event(), context.Event(), context.Queue()
-    writer = context.Process(target=_write, args=(target.conninfo, ready, stop, told))
-    writer.start()
-    try:
-        assert ready.wait(30)
-        work()
-    finally:
-        stop.set()
-        taken = told.get(timeout=30)
-        writer.join()
-    return taken
-
-
-def _write(conninfo, ready, stop, told) -> None:
-    taken: list[float] = []
-    with psycopg.connect(**conninfo, autocommit=True) as connection:
-        connection.execute("UPDATE readings SET value = 7 WHERE id = 1")
-        ready.set()
-        number = 1
-        while not stop.is_set():
-            number = number % ROWS + 1
-            started = time.perf_counter()
-            connection.execute("UPDATE readings SET value = 7 WHERE id = %s", [number])
-            taken.append(1000 * (time.perf_counter() - started))
-    told.put(taken)

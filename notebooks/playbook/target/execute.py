@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg import errors as pg
 
-from playbook.errors import Interrupted, LockNotGranted, StepError, TargetError, one_line
+from playbook.errors import Interrupted, LockNotGranted, PlaybookError, StepError, one_line
 from playbook.target.sql import Statement
 from playbook.target.watchdog import BOUND_S, Connect, Watchdog
 
@@ -186,13 +186,14 @@ def _run(
 def _set_timeouts(connection: psycopg.Connection[Any], statement: Statement, policy: LockPolicy) -> None:
     """What a role or database may have set would end our work; transaction_timeout is there from PostgreSQL 17 on.
 
-    With locks held, a COMMIT waits for our disk and not for a standby, which may never answer.
+    With locks held, a COMMIT waits for our disk and not for a standby, which may never answer; and a client that is
+    lost behind a silent network keeps them for a second.
     """
     wanted = {
         "lock_timeout": LONG_LOCK_TIMEOUT if statement.long else f"{policy.timeout_ms}ms",
         "statement_timeout": "0",
         "transaction_timeout": "0",
-        "idle_in_transaction_session_timeout": "30s",
+        "idle_in_transaction_session_timeout": "30s" if statement.long else "1s",
     }
     connection.execute(
         "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
@@ -214,7 +215,7 @@ def _set_timeouts(connection: psycopg.Connection[Any], statement: Statement, pol
 def _survived(record: Record) -> bool:
     try:
         return record.confirmed()
-    except (psycopg.Error, TargetError):
+    except (psycopg.Error, PlaybookError):
         return False
 
 

@@ -1,0 +1,90 @@
+"""How long a writer waits while an index is made and taken back beside a reader: `pytest tests/benchmarks/bench_index_locks.py -s`.
+
+A reader's transaction holds the table for 30 s, a writer updates 200 rows a second (open loop, counted from the
+scheduled start), on a plain table and on one of twelve partitions.
+"""
+
+import json
+import time
+
+import pytest
+from tests.benchmarks.writing import Reader, written
+
+from playbook import undoing
+from playbook.context import open_context
+from playbook.phase import Playbook
+from playbook.settings import Settings
+
+ROWS = 300_000
+WAIT_LIMIT_MS = 60.0
+READER_S = 30.0
+
+PLAN = """\
+name: bench
+title: One index
+workload: workload.sql
+phases:
+  - id: "1"
+    title: Index
+    week: 1
+    priority: nice_to_have
+    notebook: indexes
+    steps:
+      - {name: readings_value, kind: index, table: readings, columns: [value, id], keep: always}
+"""
+COLUMNS = "(id int NOT NULL, value int NOT NULL, note text NOT NULL)"
+PLAIN = f"CREATE TABLE readings {COLUMNS}"
+PARTS = "".join(
+    f"; CREATE TABLE readings_{n} PARTITION OF readings FOR VALUES FROM ({n * ROWS // 12}) TO ({(n + 1) * ROWS // 12})"
+    for n in range(12)
+)
+WRITE = f"UPDATE readings SET value = value + 1 WHERE id = %s % {ROWS}".replace(" % ", " %% ")
+
+
+@pytest.mark.parametrize("table", [PLAIN, f"{PLAIN} PARTITION BY RANGE (id){PARTS}"], ids=["plain", "partitioned"])
+def test_no_writer_waits_long_while_an_index_is_made_and_taken_back(empty, tmp_path, monkeypatch, table):
+    with empty.connect() as connection:
+        connection.execute(table)
+        connection.execute(
+            f"INSERT INTO readings SELECT n, n % 1000, 'note ' || n FROM generate_series(0, {ROWS - 1}) n"
+        )
+        connection.execute("CREATE INDEX readings_id ON readings (id)")
+        connection.execute("VACUUM (ANALYZE) readings")
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM readings WHERE id = 1;\n")
+    c = empty.conninfo
+    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+    monkeypatch.setenv("BENCH_URL", url)
+    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    refusals: list[str] = []
+
+    def context():
+        return open_context(settings, lambda text: refusals.append(text) if "next try" in text else None)
+
+    def apply():
+        with Reader(empty, "SELECT count(*) FROM readings", READER_S):
+            ((_, state, _),) = Playbook(context()).phase("1").apply().steps
+        assert state.status == "applied", state.reason
+
+    def undo():
+        with Reader(empty, "SELECT count(*) FROM readings", READER_S):
+            (one,) = undoing.undo(context())
+        assert one.error == ""
+
+    idle = written(empty, WRITE, lambda: time.sleep(3))
+    worst = {}
+    for name, work in (("apply", apply), ("undo", undo)):
+        refusals.clear()
+        taken = written(empty, WRITE, work)
+        worst[name] = max(taken)
+        figures = {
+            "verb": name,
+            "statements": len(taken),
+            "refused_locks": len(refusals),
+            "worst_ms": round(max(taken), 1),
+            "next_ms": [round(ms, 1) for ms in sorted(taken)[-6:-1]],
+            "worst_idle_ms": round(max(idle), 1),
+            "limit_ms": WAIT_LIMIT_MS,
+        }
+        print(json.dumps({"benchmark": "index_locks", "rows": ROWS, "partitioned": "PARTITION" in table, **figures}))
+    assert max(worst.values()) <= WAIT_LIMIT_MS
