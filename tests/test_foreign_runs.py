@@ -17,6 +17,7 @@ from tests.fix_prisma import CANARY, MAP, MOMENT, OWNER, PASSWORDS, READER
 from playbook import undoing
 
 COMMAND = str(Path(sys.executable).with_name("playbook"))
+CHOSEN = ["--apply", "--budget", "2", "--only", "1.1", "4.1"]
 MAPPED = [part for pair in MAP.items() for part in ("--map", "=".join(pair))]
 
 
@@ -115,7 +116,7 @@ def test_its_owner_applies_the_plan_is_killed_half_way_resumes_and_undoes_and_th
             time.sleep(0.02)
         os.killpg(run.pid, signal.SIGKILL)
     resumed = prisma.folder / "resumed"
-    done = playbook(prisma, "run", "--apply", "--budget", "2", *MAPPED, "--out", resumed)
+    done = playbook(prisma, "run", *CHOSEN, *MAPPED, "--out", resumed)
     assert done.returncode == 0, done.stdout
     found = statuses(resumed)
     assert found["1.1/idx_content_search_optimization"] in {"applied", "dropped"}
