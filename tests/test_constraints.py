@@ -208,6 +208,51 @@ def test_enforced_for_new_rows_only_then_validated_by_a_later_run_and_undone(sho
     assert snapshot(shop.target) == as_found
 
 
+def test_a_validation_that_fails_leaves_what_stood_applied_as_it_stood(shop, snapshot, monkeypatch):
+    """Rows come to violate it between the count and VALIDATE, which a constraint that stands lets none of ours do."""
+    only(shop, CHECK.replace("keep:", "enforce_new_rows: true, keep:"))
+    as_found = snapshot(shop.target)
+    shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
+    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
+    shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
+    from playbook import step as steps
+
+    def apply_after_the_count(*arguments):
+        shop.execute("ALTER TABLE orders DROP CONSTRAINT total_in_range")
+        shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
+        shop.execute("ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK (total >= 0 AND total < 1000) NOT VALID")
+        return apply_step(*arguments)
+
+    apply_step = steps.apply_step
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "apply_step", apply_after_the_count)
+        failed = shop.playbook().phase("1").apply()
+    assert states(failed) == {STEPS[0]: "failed"}
+    assert "what an earlier run applied stands as it stood" in reason(failed)
+    assert standing(shop) == [("total_in_range", False)]
+    again = shop.playbook().phase("1").apply()
+    assert "not validated yet: 1 row violates it" in reason(again)
+    shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
+    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
+    assert standing(shop) == [("total_in_range", True)]
+    assert [one.error for one in undoing.undo(shop.context())] == [""]
+    assert snapshot(shop.target) == as_found
+
+
+def test_killed_before_it_is_validated_one_that_is_to_hold_new_rows_counts_as_applied(shop):
+    only(shop, CHECK.replace("keep:", "enforce_new_rows: true, keep:"))
+    shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
+    shop.playbook().phase("1").apply()
+    shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
+    killed(shop, STEPS[0], "after_intent", 1)
+    shop.execute("ALTER TABLE orders DROP CONSTRAINT total_in_range")
+    shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
+    shop.execute("ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK (total >= 0 AND total < 1000) NOT VALID")
+    found = shop.playbook().phase("1").check()
+    assert states(found) == {STEPS[0]: "applied"}
+    assert "not validated yet: 1 row violates it" in reason(found)
+
+
 def test_one_left_not_valid_by_others_is_validated_and_undo_leaves_it_not_valid(shop, snapshot):
     only(shop, CHECK)
     shop.execute("ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK (total >= 0 AND total < 1000) NOT VALID")
@@ -246,6 +291,26 @@ def test_what_stands_already_is_left_alone(shop, snapshot, made, step, status, s
     assert (states(applied), said in found) == ({STEPS[step]: status}, True), found
     phase.undo()
     assert snapshot(shop.target) == as_found
+
+
+@pytest.mark.parametrize(
+    ("planned", "made", "status"),
+    [
+        ("status ~ '^[a-z]+$'", "status ~ '^[a-z]+$'", "exists"),
+        ("status ~ '^[a-z]+$'", "(status ~ '^[a-z]+$'::text)", "exists"),
+        ("status !~ '[0-9]' AND total % 1 = 0", "status !~ '[0-9]' AND total % 1 = 0", "exists"),
+        ("date_part('year', created_at) > 2000", "extract(year FROM created_at) > 2000", "blocked"),
+        ("status ~ '^[a-z]+$'", "status ~ '^[a-z]*$'", "blocked"),
+        ("status ~ '^[a-z]+$'", "status ~* '^[a-z]+$'", "blocked"),
+    ],
+)
+def test_what_only_the_server_can_tell_to_be_the_same_is_asked_of_it_without_writing(shop, planned, made, status):
+    quoted = planned.replace("'", "''")
+    only(shop, CHECK.replace("total >= 0 AND total < 1000", f"'{quoted}'"))
+    shop.execute(f"ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK ({made})")
+    transactions = shop.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+    assert states(shop.playbook(apply=False).phase("1").check()) == {STEPS[0]: status}
+    assert shop.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text") == transactions
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import psycopg
+
 from playbook.changes import kinds
 from playbook.changes.change import Change
 from playbook.context import Context
-from playbook.errors import Drifted, Interrupted, StepError
+from playbook.errors import Drifted, Interrupted, LockNotGranted, StepError
 from playbook.journal import APPLIED, Entry, Sent
 from playbook.refreshes import Refresh, Refreshes
 from playbook.target.execute import UNRECORDED, execute
 from playbook.target.server_errors import masked
 from playbook.target.sql import Statement, literal
+
+_LOST = ("08", "57P")
+"""How the codes of errors begin after which the connection is gone."""
 
 
 def apply_step(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> None:
@@ -25,6 +30,7 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
         StepError: a statement failed; the journal says where, and the next call resumes there.
     """
     started = time.monotonic()
+    before = context.journal.entry(step)
     entry = _begin(context, step, change, evidence)
     for position, statement in enumerate(entry.statements):
         try:
@@ -32,6 +38,9 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
         except Interrupted:
             raise
         except StepError as error:
+            if before and before.status == "applied" and _refused(error) and not _advanced(context, entry, change):
+                context.journal.begin(before, done=len(before.statements))
+                raise StepError(f"{error}; what an earlier run applied stands as it stood") from error
             if isinstance(error.__cause__ or error, change.gives_up_on):
                 undo_step(context, entry)
                 raise StepError(f"{error}; what the step had made was taken back") from error
@@ -47,6 +56,20 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
     if first := entry.evidence.get("refreshed"):
         Refreshes(context.journal.store).record(Refresh(**first, seconds=seconds, manner="plain"))
     context.journal.close(step, "applied", seconds=seconds, objects=objects, evidence=evidence)
+
+
+def _refused(error: StepError) -> bool:
+    """Whether the server said no, and so is done with the statement."""
+    cause = error.__cause__
+    told = isinstance(cause, psycopg.Error) and cause.sqlstate is not None and not cause.sqlstate.startswith(_LOST)
+    return isinstance(error, LockNotGranted) or told
+
+
+def _advanced(context: Context, entry: Entry, change: Change) -> bool:
+    """Whether a statement of this run is done already."""
+    ours = range(len(entry.statements) - len(change.statements()), len(entry.statements))
+    states = context.journal.states(entry.step)
+    return any(states.get(position) == "done" for position in ours)
 
 
 def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> Entry:

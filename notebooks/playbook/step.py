@@ -154,7 +154,7 @@ class Step:
         blocking = {"blocked", "privilege"} if applies else {"blocked"}
         if blockers := [finding for finding in findings if finding.concern in blocking]:
             reason = _told(blockers)
-            if entry and entry.status == "applied":
+            if entry and (entry.status == "applied" or (entry.status == "applying" and self.change.serves_in_part())):
                 return State("applied", f"{self._by(entry)}; not validated yet: {reason}")
             if entry and entry.status == "applying":
                 reason += f"; run {entry.run_id} was interrupted here, `playbook undo {self.id}` takes back its part"

@@ -154,6 +154,10 @@ class Change(ABC):
     def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
         """Disk taken by what the change made."""
 
+    def serves_in_part(self) -> bool:
+        """Whether the part of it that stands is all that the plan asks for until the rest can be made."""
+        return False
+
     def marks(self, connection: psycopg.Connection[Any]) -> dict[str, Any]:
         """What is to be kept with the journal's entry of how the target was just before the first statement."""
         return {}

@@ -167,6 +167,10 @@ class Constraint(Change):
         validated = self.validated(connection)
         return "done" if validated or (validated is False and statement == self._add()) else "absent"
 
+    def serves_in_part(self) -> bool:
+        """NOT VALID it holds for new rows, which `enforce_new_rows` asks for."""
+        return self.spec.enforce_new_rows and self._begun()
+
     def repair(self, statement: Statement) -> Statement | None:
         """Nothing: a transactional statement leaves no remains."""
         return None
