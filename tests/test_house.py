@@ -115,6 +115,7 @@ def test_a_kind_that_can_only_be_planned_says_so():
         "cache",
         "materialized_view",
         "partition",
+        "incremental_summary",
     }
     assert set(kinds()) >= {"partition", "eager_load", "pool", "cache"}
 

@@ -208,7 +208,11 @@ class Summary(Change):
 
     @staticmethod
     def _stands(connection: psycopg.Connection[Any], part: Part) -> bool:
-        return connection.execute(part.probe.encode()).fetchall() == [(True,)]
+        try:
+            with connection.transaction(force_rollback=True):
+                return connection.execute(part.probe.encode()).fetchall() == [(True,)]
+        except (pg.UndefinedTable, pg.InsufficientPrivilege):
+            return False
 
     def _open(self) -> tuple[Part, ...]:
         """The parts to make; all of them where all stand, for what was made to be shown."""
@@ -227,7 +231,9 @@ class Summary(Change):
 
     def undo(self) -> tuple[Statement, ...]:
         """What takes back what `statements` makes, the last part first."""
-        return tuple(part.undo for part in reversed(self._open()) if part.undo is not None)
+        undone = [part.undo for part in reversed(self._open()) if part.undo is not None]
+        job = [statement for statement in undone if self.job and statement == self.job.remove()]
+        return (*(statement for statement in undone if statement not in job), *job)
 
     def stands(self) -> Stands:
         """By name first, then by definition, then part by part."""
