@@ -244,7 +244,7 @@ def test_killed_before_it_is_validated_one_that_is_to_hold_new_rows_counts_as_ap
     shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
     shop.playbook().phase("1").apply()
     shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
-    killed(shop, STEPS[0], "after_intent", 1)
+    assert shop.killed(STEPS[0], "after_intent", 1) == -9
     shop.execute("ALTER TABLE orders DROP CONSTRAINT total_in_range")
     shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
     shop.execute("ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK (total >= 0 AND total < 1000) NOT VALID")

@@ -31,6 +31,7 @@ FLOORS = [
     {"apply", "step"},
     {"matrix", "refreshing", "reviewing", "trial", "undoing"},
     {"maintaining"},
+    {"alternatives"},
     {"answers", "figures", "outcome", "results", "axis"},
     {"application"},
     {"request_trial", "request_load", "connections", "caching"},

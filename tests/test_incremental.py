@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from tests.fix_sales import STEP
@@ -243,16 +240,9 @@ def test_a_table_whose_writes_cannot_all_be_noted_blocks_it(sales):
     assert (found.status, "is partitioned" in found.reason) == ("blocked", True), found.reason
 
 
-def killed(sales, point, position):
-    script = Path(__file__).with_name("killed_apply.py")
-    command = [sys.executable, script, sales.plan, STEP, point, str(position)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
-
-
 def test_killed_while_it_is_made_it_goes_on_counting_each_row_once(sales, snapshot):
     as_found = snapshot(sales.target)
-    killed(sales, "after_done", 8)  # filled, without its index and view
+    assert sales.killed(STEP, "after_done", 8) == -9  # filled, without its index and view
     sales.execute("DELETE FROM sales WHERE id % 4 = 0")
     assert applied(sales).status == "applied"
     assert differing(sales) == []
@@ -267,7 +257,7 @@ def test_killed_at_every_statement_and_resumed_and_undone(sales, snapshot):
     for position in range(NUMBER):
         for point in POINTS:
             for resumed in (True, False):
-                killed(sales, point, position)
+                assert sales.killed(STEP, point, position) == -9
                 sales.execute("UPDATE sales SET value = value + 1 WHERE id % 4 = 0")
                 if resumed:
                     assert applied(sales).status == "applied", (position, point)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from playbook import parts, refreshing
+from playbook.alternatives import Alternatives, alternatives
 from playbook.answers import (
     Applied,
     Checked,
@@ -178,6 +179,13 @@ class Phase:
         there = tuple(each.step for each in refreshing.kept(self._context) if each.step in ours)
         done = refreshing.refresh(self._context, there) if there else []
         return Refreshed(tuple((one.step, one.word, one.said) for one in done))
+
+    def alternatives(self) -> Alternatives:
+        """Three ways to answer the queries of the phase's first summary, tried on copies. Changes no table."""
+        step = next((step for step in self.steps if isinstance(step.change, Summary)), None)
+        if step is None:
+            return Alternatives(self.spec.id, 0, reason="it keeps no summary here")
+        return alternatives(self._context, step)
 
     def preview_undo(self) -> UndoPreview:
         """What `undo` would run. Changes nothing."""

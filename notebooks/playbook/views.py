@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import escape
 
 from playbook import answers, application_views, figures, health, service_views, show
+from playbook.alternatives import Alternative, Alternatives
 from playbook.assess.assessment import Assessment, Overview, Remedies, Steps
 from playbook.context import Context
 from playbook.evidence.measure import Measurement
@@ -145,6 +146,40 @@ def refreshed(answer: answers.Refreshed) -> Shown:
     return table(("step", "refresh", "how, or why not"), rows)
 
 
+def alternatives(answer: Alternatives) -> Shown:
+    """A line for each way: freshness, reads, what writers pay, what a refresh costs; the plan's choice is marked."""
+    if not answer.found:
+        return _paragraphs([f"{answer.step}: {answer.reason}."])
+    rows = [
+        Row(
+            (
+                code(each.kind, head=True),
+                Cell("chosen in the plan" if each.chosen else ""),
+                Cell(each.freshness),
+                number(figures.milliseconds(each.read_ms)),
+                Cell(_write_cost(each)),
+                number("none" if each.refresh_s is None else figures.duration(each.refresh_s)),
+                number("none" if each.refresh_rows is None else figures.count(each.refresh_rows)),
+                number("none" if each.size_bytes is None else figures.size(each.size_bytes)),
+            )
+        )
+        for each in answer.found
+    ]
+    head = ("way", "", "freshness", "one load", "what writers pay", "one refresh", "rows it changed", "disk")
+    shown = table(head, rows)
+    said = f"On a copy of {answer.rows:,} rows; before the refresh, one in a hundred was deleted."
+    return Shown(f"{shown.html}<p>{said}</p>", f"{shown.text}\n{said}")
+
+
+def _write_cost(each: Alternative) -> str:
+    if each.kind != "incremental_summary":
+        return "nothing"
+    if each.write_pct is None or each.write_ci95 is None:
+        return figures.NOT_MEASURED
+    low, high = each.write_ci95
+    return f"{each.write_pct:+.0f} % [{low:+.0f}, {high:+.0f}]"
+
+
 def plans(answer: answers.Plans) -> Shown:
     """The plan trees of each query side by side, one under the other."""
     both = [each for each in answer.comparisons if each.before_plan and each.after_plan]
@@ -193,5 +228,6 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     Steps: health.steps,
     **application_views.VIEWS,
     **service_views.VIEWS,
+    Alternatives: alternatives,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""

@@ -47,10 +47,16 @@ class Component:
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of the summary: `sql` makes it of the components' sums."""
+    """A column of the summary: `sql` makes it of the components' sums, each of which stands there as `{name}`.
+
+    `stored` are columns (name and SQL of the same form) from which `read` makes it with less work, where both are
+    given: what a sum says by itself is then divided when it is written, and not at each read.
+    """
 
     name: str
     sql: str
+    stored: tuple[tuple[str, str], ...] = ()
+    read: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,36 +151,41 @@ class _Taking:
 
     def _aggregate(self, name: str, called: str, argument: str) -> None:
         if called == "count" and argument == "*":
-            self.measures.append(Measure(name, "n"))
+            self.measures.append(Measure(name, "{n}"))
             return
         number = len(self.measures)
         present = Component(f"n_{number}", "bigint", f"CASE WHEN ({argument}) IS NOT NULL THEN 1 ELSE 0 END")
         if called == "count":
             self.components.append(present)
-            self.measures.append(Measure(name, present.name))
+            self.measures.append(Measure(name, f"{{{present.name}}}"))
             return
-        summed = self._sum(number, argument)
+        summed, per_hour = self._sum(number, argument)
         self.components.append(self._at(present, EPOCH))
-        each = (
-            f"{summed} / nullif({present.name}, 0)"
-            if called == "avg"
-            else f"CASE WHEN {present.name} > 0 THEN {summed} END"
-        )
-        self.measures.append(Measure(name, each))
+        values = f"{{{present.name}}}"
+        hours = f"(SELECT CAST(extract(epoch FROM {self._clock} - {EPOCH}) AS numeric) / 3600)"
+        whole = f"({{{summed}}} + {{{per_hour}}} * {hours})" if per_hour else f"{{{summed}}}"
+        if called == "sum":
+            self.measures.append(Measure(name, f"CASE WHEN {values} > 0 THEN {whole} END"))
+            return
+        parts = [f"mean_{number}", *([f"mean_per_hour_{number}"] if per_hour else [])]
+        stored = [
+            (part, f"{{{each}}} / nullif({values}, 0)") for part, each in zip(parts, (summed, per_hour), strict=False)
+        ]
+        read = f"{{{parts[0]}}}" + (f" + {{{parts[1]}}} * {hours}" if per_hour else "")
+        self.measures.append(Measure(name, f"{whole} / nullif({values}, 0)", tuple(stored), read))
 
-    def _sum(self, number: int, argument: str) -> str:
-        """The components of a sum, and its SQL of these."""
+    def _sum(self, number: int, argument: str) -> tuple[str, str]:
+        """The components of a sum: its name, and that of what an hour adds, empty where it asks for no clock."""
         value = f"coalesce(CAST({argument} AS numeric), 0)"
         kept = Component(f"sum_{number}", "numeric", value)
         if not self._clock or self._clock not in argument:
             self.components.append(kept)
-            return kept.name
+            return kept.name, ""
         self.by_clock.append(argument)
         first, later = (self._at(kept, moment).sql for moment in (EPOCH, HOUR_LATER))
         slope = Component(f"per_hour_{number}", "numeric", f"{later} - {first}")
         self.components += [Component(kept.name, "numeric", first), slope]
-        hours = f"CAST(extract(epoch FROM {self._clock} - {EPOCH}) AS numeric) / 3600"
-        return f"({kept.name} + {slope.name} * ({hours}))"
+        return kept.name, slope.name
 
     def _at(self, component: Component, moment: str) -> Component:
         sql = component.sql.replace(self._clock, moment) if self._clock else component.sql

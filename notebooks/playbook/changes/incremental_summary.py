@@ -72,7 +72,7 @@ class IncrementalSummary(Summary):
     def parts(self) -> tuple[Part, ...]:
         """Both tables, the triggers, the sums as they are once these stand, the view."""
         return (
-            self._table_part(self._sums, "the sums by group", "fillfactor = 80"),
+            self._table_part(self._sums, "the sums by group", "fillfactor = 80", self._stored()),
             self._table_part(
                 self._deltas,
                 "what writers changed since, appended",
@@ -87,10 +87,18 @@ class IncrementalSummary(Summary):
             self._analyze_part(),
         )
 
-    def _table_part(self, name: str, purpose: str, options: str) -> Part:
+    def _stored(self) -> list[str]:
+        """Columns that PostgreSQL makes of the sums when it writes them."""
+        own = {c.name: quote(c.name) for c in self.taken.components}
+        stored = [each for measure in self.taken.measures for each in measure.stored]
+        return [f"{quote(name)} numeric GENERATED ALWAYS AS ({sql.format(**own)}) STORED" for name, sql in stored]
+
+    def _table_part(self, name: str, purpose: str, options: str, more: list[str] | None = None) -> Part:
         types = dict(self.columns)
         keys = [f"{quote(key.name)} {types.get(key.name, 'text')}" for key in self.taken.keys]
-        columns = ",\n  ".join([*keys, *(f"{quote(c.name)} {c.type} NOT NULL" for c in self.taken.components)])
+        columns = ",\n  ".join(
+            [*keys, *(f"{quote(c.name)} {c.type} NOT NULL" for c in self.taken.components), *(more or [])]
+        )
         made = Statement(f"CREATE TABLE {name} (\n  {columns}\n) WITH ({options})", purpose)
         dropped = Statement(f"DROP TABLE IF EXISTS {name}", f"drop {purpose}", "ACCESS EXCLUSIVE", name)
         return Part(made, dropped, stands_as(name, "r"))
@@ -218,22 +226,36 @@ class IncrementalSummary(Summary):
         )
 
     def _view_sql(self) -> str:
-        """Groups without deltas as they are kept; the others with their deltas added."""
-        types, kept = dict(self.columns), names(self._kept)
-        columns = {key.name: quote(key.name) for key in self.taken.keys}
-        for measure in self.taken.measures:
-            columns[measure.name] = f"CAST({measure.sql} AS {types.get(measure.name, 'numeric')})"
-        shown = ",\n  ".join(f"{columns[name]} AS {quote(name)}" for name in self.taken.columns)
+        """Groups with the deltas that there are for them, and groups of which there are only deltas yet.
+
+        Two branches, so that a condition on the keys reaches the index of the sums; in the first the deltas, which are
+        few, are what is hashed.
+        """
         added = ", ".join(f"CAST(sum({quote(c.name)}) AS {c.type}) AS {quote(c.name)}" for c in self.taken.components)
-        noted = f"EXISTS (SELECT FROM {self._deltas} AS d WHERE {self._match('d', 's')})"
+        keys = names(self.taken.keys)
+        deltas = f"(SELECT {keys}, {added} FROM {self._deltas} GROUP BY {keys}) AS d"
+        both = {c.name: f"(s.{quote(c.name)} + d.{quote(c.name)})" for c in self.taken.components}
+        alone = {c.name: f"s.{quote(c.name)}" for c in self.taken.components}
+        only = {c.name: f"d.{quote(c.name)}" for c in self.taken.components}
         return (
-            f"SELECT\n  {shown}\nFROM (\n"
-            f"  SELECT {kept} FROM {self._sums} AS s WHERE NOT {noted}\n  UNION ALL\n"
-            f"  SELECT {names(self.taken.keys)}, {added}\n  FROM (\n"
-            f"    SELECT {kept} FROM {self._sums} AS s WHERE {noted}\n    UNION ALL\n"
-            f"    SELECT {kept} FROM {self._deltas}\n  ) AS changed\n  GROUP BY {names(self.taken.keys)}\n"
-            ") AS kept\nWHERE n > 0"
+            f"SELECT\n  {self._shown('s', alone, both)}\nFROM {self._sums} AS s\n"
+            f"LEFT JOIN {deltas} ON {self._match('s', 'd')}\nWHERE s.n + coalesce(d.n, 0) > 0\n"
+            f"UNION ALL\nSELECT\n  {self._shown('d', only)}\nFROM {deltas}\n"
+            f"WHERE d.n > 0 AND NOT EXISTS (SELECT FROM {self._sums} AS s WHERE {self._match('s', 'd')})"
         )
+
+    def _shown(self, side: str, alone: dict[str, str], both: dict[str, str] | None = None) -> str:
+        """The select list, of the sums of one side, or of `both` where there are deltas for the group."""
+        types = dict(self.columns)
+        columns = {key.name: f"{side}.{quote(key.name)}" for key in self.taken.keys}
+        for measure in self.taken.measures:
+            sql = measure.sql.format(**alone)
+            if both:
+                stored = {name: f"s.{quote(name)}" for name, _ in measure.stored}
+                read = measure.read.format(**stored) if measure.read else sql
+                sql = f"CASE WHEN d.n IS NULL THEN {read} ELSE {measure.sql.format(**both)} END"
+            columns[measure.name] = f"CAST({sql} AS {types.get(measure.name, 'numeric')})"
+        return ",\n  ".join(f"{columns[name]} AS {quote(name)}" for name in self.taken.columns)
 
     def _view_part(self) -> Part:
         made = Statement(
@@ -366,7 +388,8 @@ class IncrementalSummary(Summary):
 
 _FUNCTION_DEFINITION = """
 SELECT pg_catalog.concat_ws(E'\\n', pg_catalog.pg_get_functiondef(p.oid),
-  (SELECT pg_catalog.string_agg(pg_catalog.pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text, E'\\n' ORDER BY t.tgname)
+  (SELECT pg_catalog.string_agg(
+     pg_catalog.pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text, E'\\n' ORDER BY t.tgname)
    FROM pg_catalog.pg_trigger AS t WHERE t.tgfoid = p.oid))
 FROM pg_catalog.pg_proc AS p WHERE p.oid = pg_catalog.to_regprocedure(%s)
 """
@@ -375,9 +398,7 @@ FROM pg_catalog.pg_proc AS p WHERE p.oid = pg_catalog.to_regprocedure(%s)
 def preflight_of_table(connection: psycopg.Connection[Any], table: Table) -> list[Finding]:
     """Triggers by statement see what is written to the table itself, by its own statements."""
     found = [*preflight.ownership(connection, table), *preflight.long_transactions(connection, preflight.HOLDS_LOCK)]
-    kind = {"p": "is partitioned", "v": "is a view", "m": "is a materialized view", "f": "is a foreign table"}.get(
-        table.kind
-    )
+    kind = {"p": "is partitioned", "v": "is a view", "m": "is a materialized view"}.get(table.kind)
     others = connection.execute(_WRITTEN_OTHERWISE, {"table": table.qualified}).fetchall()
     for why in [*([kind] if kind else []), *(row[0] for row in others)]:
         detail = f"{table.qualified} {why}: its writes cannot all be noted"

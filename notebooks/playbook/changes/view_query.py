@@ -57,6 +57,11 @@ def view_query(sql: str, names: Names, *, zone: str, stored_zone: str) -> ViewQu
     return ViewQuery(names.rewrite(text, keep_names=True), _tables(parsed, names), clock if clock in text else "")
 
 
+def relation_names(sql: str) -> tuple[str, ...]:
+    """What the plan calls the relations that a query of it reads."""
+    return tuple(dict.fromkeys(relation for relation, _ in _relations(parse_select(sql))))
+
+
 def end_of_day(zone: str) -> str:
     """When the present day ends in `zone`: the same for a whole day, in a session of any zone."""
     at_zone = f"AT TIME ZONE {literal(zone)}"

@@ -222,7 +222,7 @@ def probe_tables(connect: Connect, table: Table) -> Iterator[Probes]:
         psycopg.Error: the server refused, for want of a privilege as a rule.
     """
     with connect() as connection:
-        _refuse(connection, table)
+        refuse(connection, table)
         connection.execute(_SETTINGS)
         _sweep(connection)
         try:
@@ -245,7 +245,12 @@ def _clean(connect: Connect, connection: psycopg.Connection[Any]) -> None:
         _drop_schema(another)
 
 
-def _refuse(connection: psycopg.Connection[Any], table: Table) -> None:
+def refuse(connection: psycopg.Connection[Any], table: Table) -> None:
+    """Lets a table pass of which copies may be made and written to.
+
+    Raises:
+        TargetError: copies could not stand for its writers, or would reach further than this database.
+    """
     if table.kind not in {"r", "p"} or table.persistence == "t":
         raise TargetError(f"{table.qualified} is not a table that several clients write to")
     if all(column.generated for column in table.columns):

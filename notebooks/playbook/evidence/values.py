@@ -209,12 +209,14 @@ def _numeric(data: bytes, numbers: Numbers) -> bytes:
     """Integers and numerics: exact, whatever their trailing zeros; those that come from a division are rounded."""
     if data in _NOT_FINITE:
         return data
-    whole, _, fraction = data.partition(b".")
-    fraction = fraction.rstrip(b"0")
+    whole, _, digits = data.partition(b".")
+    fraction = digits.rstrip(b"0")
     if len(fraction) >= _DIVIDED:
         return numbers.add(float(data), _FLOAT8)
     if len(whole.lstrip(b"-0")) + len(fraction) <= _DOUBLE:
         return numbers.add(float(data), _EXACT)
+    if fraction and len(digits) >= _DIVIDED:  # rounded as well, to digits that happen to end in 0
+        return numbers.add(float(data), _FLOAT8)
     return whole + b"." + fraction
 
 

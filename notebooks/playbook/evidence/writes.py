@@ -21,14 +21,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psycopg
 from psycopg.pq import ExecStatus
 
 from playbook.errors import TargetError, one_line
-from playbook.evidence.probes import SIDES, Connect, Probes, Row, Side, WriteChange, probe_tables
+from playbook.evidence.probes import SIDES, Connect, Row, Side, WriteChange, probe_tables
 from playbook.target.catalog import Table
 
 SAMPLE_ROWS = 30_000
@@ -87,10 +87,31 @@ def write_overhead(
         with probe_tables(connect, table) as probes:
             probes.make(change, applied)
             rows = probes.fill(sample_rows, least=max(MIN_ROWS, 2 * COMMITS_PER_CLIENT * clients))
-            with _crew(connect, probes, clients, timeout_s=OVERTIME * budget_s) as crew:
-                ratios = _ratios(crew, probes, rows, rounds, budget_s)
+            return insert_overhead(connect, probes, rows, clients=clients, rounds=rounds, budget_s=budget_s)
     except (psycopg.Error, TargetError) as error:
         return WriteOverhead(None, None, clients, 0, _cause(error))
+
+
+class Pair(Protocol):
+    """Two tables that take the same rows, one of them with a change."""
+
+    def insert(self, side: Side) -> str:
+        """The statement that inserts one row, with a parameter for each value."""
+
+    def take_back(self) -> None:
+        """Deletes what was inserted, so that the same rows can be inserted again."""
+
+
+def insert_overhead(
+    connect: Connect, pair: Pair, rows: list[Row], *, clients: int = 4, rounds: int = 20, budget_s: float = 4.0
+) -> WriteOverhead:
+    """As `write_overhead`, on two tables that stand already: single-row commits of `rows` into either in turn.
+
+    Raises:
+        psycopg.Error: the tables do not take the rows.
+    """
+    with _crew(connect, pair, clients, timeout_s=OVERTIME * budget_s) as crew:
+        ratios = _ratios(crew, pair, rows, rounds, budget_s)
     if len(ratios) < rounds:
         reason = f"only {len(ratios)} of {rounds} rounds fitted into {OVERTIME * budget_s:g} s"
         return WriteOverhead(None, None, clients, len(ratios), reason)
@@ -98,22 +119,22 @@ def write_overhead(
     return WriteOverhead(pct, (low, high), clients, len(ratios))
 
 
-def _ratios(crew: _Crew, probes: Probes, rows: list[Row], rounds: int, budget_s: float) -> list[float]:
+def _ratios(crew: _Crew, pair: Pair, rows: list[Row], rounds: int, budget_s: float) -> list[float]:
     """Time with the change over time without it, pair of rounds by pair of rounds."""
     ratios: list[float] = []
     commits = min(COMMITS_PER_CLIENT * crew.clients, len(rows) // 4)
     started = time.monotonic()
-    warm_ups, pair, position = WARM_UPS, 0, 0
+    warm_ups, turn, position = WARM_UPS, 0, 0
     while (elapsed := time.monotonic() - started) < OVERTIME * budget_s:
         if elapsed >= budget_s and len(ratios) >= rounds and _precise(ratios):
             break
         if position + commits > len(rows):
-            probes.take_back()
+            pair.take_back()
             warm_ups, position = max(warm_ups, 1), 0
         batch = rows[position : position + commits]
-        order = SIDES if pair % 2 == 0 else SIDES[::-1]
+        order = SIDES if turn % 2 == 0 else SIDES[::-1]
         seconds = {side: crew.insert(side, batch) for side in order}
-        pair, position = pair + 1, position + commits
+        turn, position = turn + 1, position + commits
         if warm_ups:
             warm_ups -= 1
             commits = _fitting(commits, crew.clients, budget_s / (rounds * sum(seconds.values())))
@@ -191,13 +212,13 @@ class _Crew:
 
 
 @contextmanager
-def _crew(connect: Connect, probes: Probes, clients: int, timeout_s: float) -> Iterator[_Crew]:
+def _crew(connect: Connect, pair: Pair, clients: int, timeout_s: float) -> Iterator[_Crew]:
     with ExitStack() as stack:
         connections = [stack.enter_context(connect()) for _ in range(clients)]
         for connection in connections:
             connection.execute(f"SET statement_timeout = {int(1000 * timeout_s)}")
             for side in SIDES:
-                result = connection.pgconn.prepare(side.encode(), probes.insert(side).encode(connection.info.encoding))
+                result = connection.pgconn.prepare(side.encode(), pair.insert(side).encode(connection.info.encoding))
                 if result.status != ExecStatus.COMMAND_OK:
                     raise psycopg.errors.error_from_result(result)
         crew = _Crew(connections)
