@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -50,14 +47,6 @@ def differing(sales, zone="UTC", moment=""):
     return sales.execute(
         f"(SELECT * FROM daily_sales EXCEPT ({plain})) UNION ALL (({plain}) EXCEPT SELECT * FROM daily_sales)"
     )
-
-
-def killed(sales, point, position):
-    """Applies in another process that dies at that point of that statement."""
-    script = Path(__file__).with_name("killed_apply.py")
-    command = [sys.executable, script, sales.plan, STEP, point, str(position)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
 
 
 def walked(sales, **settings):
@@ -318,7 +307,7 @@ def test_row_security_that_sums_do_not_keep_is_a_warning(sales):
 @pytest.mark.parametrize(("point", "position"), [("after_done", 0), ("before_done", 2)])
 def test_killed_while_it_is_made_it_is_resumed_and_then_undone(sales, snapshot, point, position):
     as_found = snapshot(sales.target)
-    killed(sales, point, position)
+    assert sales.killed(STEP, point, position) == -9
     assert applied(sales).status == "applied"
     assert differing(sales) == []
     assert {one.error for one in undoing.undo(sales.context())} == {""}
@@ -332,7 +321,7 @@ def test_killed_at_every_statement_and_resumed_and_undone(sales, snapshot):
     for position in range(NUMBER):
         for point in POINTS:
             for resumed in (True, False):
-                killed(sales, point, position)
+                assert sales.killed(STEP, point, position) == -9
                 if resumed:
                     assert applied(sales).status == "applied", (position, point)
                     assert differing(sales) == []

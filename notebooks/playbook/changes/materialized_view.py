@@ -112,11 +112,15 @@ class MaterializedView(Summary):
         """CONCURRENTLY once it has rows and an index; plain the first time."""
         lit = literal(self.qualified)
         concurrently = self.is_filled(connection) and self.spec.unique_index is not None
-        word = "CONCURRENTLY " if concurrently else ""
-        connection.execute(f"REFRESH MATERIALIZED VIEW {word}{self.qualified}".encode())
-        count = _CHANGED.format(lit) if concurrently else f"SELECT count(*) FROM {self.qualified}"
-        ((changed,),) = connection.execute(count.encode()).fetchall()
-        return Refreshed("concurrently" if concurrently else "plain", changed)
+        if not concurrently:
+            connection.execute(f"REFRESH MATERIALIZED VIEW {self.qualified}".encode())
+            ((rows,),) = connection.execute(f"SELECT count(*) FROM {self.qualified}".encode()).fetchall()
+            return Refreshed("plain", rows)
+        count = _CHANGED.format(lit).encode()
+        ((before,),) = connection.execute(count).fetchall()  # of this session's earlier transactions, not yet reported
+        connection.execute(f"REFRESH MATERIALIZED VIEW CONCURRENTLY {self.qualified}".encode())
+        ((after,),) = connection.execute(count).fetchall()
+        return Refreshed("concurrently", after - before)
 
     def is_filled(self, connection: psycopg.Connection[Any]) -> bool:
         """Whether it may be read."""
