@@ -97,6 +97,8 @@ def aggregates(sql: str, table: Table, clock: str) -> Aggregates:
         taken.item(node, tokens)
     if missing := set(map(_plain, grouped)) - taken.found:
         raise PlanError(f"{_KEPT}: {next(iter(missing))} is grouped by and not shown")
+    if twice := {key.name for key in taken.keys} & {component.name for component in taken.components}:
+        raise PlanError(f"{_KEPT}: no key may be called {next(iter(twice))}, as the counts are")
     relation = select.args["from_"].this
     alias = relation.args["alias"].this if relation.args.get("alias") else relation.this
     where = _text(parsed, clauses[TokenType.WHERE]) if TokenType.WHERE in clauses else ""
@@ -120,6 +122,8 @@ class _Taking:
         self._parsed, self._table, self._clock = parsed, table, clock
         self._grouped = {_plain(text) for text in grouped}
         self.found: set[str] = set()
+        self._counts: dict[str, str] = {}
+        self._sums: dict[str, tuple[str, str]] = {}
         self.keys: list[Key] = []
         self.components = [Component("n", "bigint", "1")]
         self.measures: list[Measure] = []
@@ -154,14 +158,11 @@ class _Taking:
             self.measures.append(Measure(name, "{n}"))
             return
         number = len(self.measures)
-        present = Component(f"n_{number}", "bigint", f"CASE WHEN ({argument}) IS NOT NULL THEN 1 ELSE 0 END")
+        values = f"{{{self._present(number, argument)}}}"
         if called == "count":
-            self.components.append(present)
-            self.measures.append(Measure(name, f"{{{present.name}}}"))
+            self.measures.append(Measure(name, values))
             return
         summed, per_hour = self._sum(number, argument)
-        self.components.append(self._at(present, EPOCH))
-        values = f"{{{present.name}}}"
         hours = f"(SELECT CAST(extract(epoch FROM {self._clock} - {EPOCH}) AS numeric) / 3600)"
         whole = f"({{{summed}}} + {{{per_hour}}} * {hours})" if per_hour else f"{{{summed}}}"
         if called == "sum":
@@ -174,8 +175,21 @@ class _Taking:
         read = f"{{{parts[0]}}}" + (f" + {{{parts[1]}}} * {hours}" if per_hour else "")
         self.measures.append(Measure(name, f"{whole} / nullif({values}, 0)", tuple(stored), read))
 
+    def _present(self, number: int, argument: str) -> str:
+        """The component that counts the values which are not NULL; one for all that is made of the same argument."""
+        if (plain := _plain(argument)) not in self._counts:
+            present = Component(f"n_{number}", "bigint", f"CASE WHEN ({argument}) IS NOT NULL THEN 1 ELSE 0 END")
+            self.components.append(self._at(present, EPOCH))
+            self._counts[plain] = present.name
+        return self._counts[plain]
+
     def _sum(self, number: int, argument: str) -> tuple[str, str]:
         """The components of a sum: its name, and that of what an hour adds, empty where it asks for no clock."""
+        if (plain := _plain(argument)) not in self._sums:
+            self._sums[plain] = self._summed(number, argument)
+        return self._sums[plain]
+
+    def _summed(self, number: int, argument: str) -> tuple[str, str]:
         value = f"coalesce(CAST({argument} AS numeric), 0)"
         kept = Component(f"sum_{number}", "numeric", value)
         if not self._clock or self._clock not in argument:

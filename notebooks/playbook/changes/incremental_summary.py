@@ -25,6 +25,8 @@ from playbook.target.sql import Statement, literal, quote
 EVENTS = ("insert", "update", "delete", "truncate")
 CHECKED_ROWS = 10_000
 """Rows on which it is checked that what depends on the clock moves in a straight line with it."""
+FEW = 20
+"""Rows of one statement that are not grouped before they are noted."""
 _LONGEST = 50
 _FUNCTION = (
     "SELECT pg_catalog.md5(p.prosrc) = {md5} AND p.prosecdef FROM pg_catalog.pg_proc AS p "
@@ -134,12 +136,20 @@ class IncrementalSummary(Summary):
                 f"    FROM ({source}) AS noted\n    GROUP BY {names(self.taken.keys)}{tail};"
             )
 
+        def few_or_noted(source: str, sign: str) -> str:
+            """Few rows are noted as they are, since grouping them takes longer than it saves."""
+            each = f"INSERT INTO {self._deltas} ({names(self._kept)})\n      {rows(source, sign)};"
+            return (
+                f"    IF EXISTS (SELECT FROM {source} OFFSET {FEW}) THEN\n    {noted(rows(source, sign))}\n"
+                f"    ELSE\n      {each}\n    END IF;\n"
+            )
+
         both = f"{rows('added', '')}\n      UNION ALL {rows('removed', '-')}"
         return (
             "\nBEGIN\n"
-            f"  IF TG_OP = 'INSERT' THEN\n    {noted(rows('added', ''))}\n"
+            f"  IF TG_OP = 'INSERT' THEN\n{few_or_noted('added', '')}"
             f"  ELSIF TG_OP = 'UPDATE' THEN\n    {noted(both, changed=True)}\n"
-            f"  ELSIF TG_OP = 'DELETE' THEN\n    {noted(rows('removed', '-'))}\n"
+            f"  ELSIF TG_OP = 'DELETE' THEN\n{few_or_noted('removed', '-')}"
             f"  ELSE\n    TRUNCATE {self._sums}, {self._deltas};\n  END IF;\n  RETURN NULL;\nEND\n"
         )
 
