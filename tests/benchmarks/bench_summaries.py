@@ -65,7 +65,7 @@ def opened(empty, tmp_path, monkeypatch):
         plan = DEFAULT_PLAN.read_text().replace("kind: materialized_view", f"kind: {kind}")
         (tmp_path / "plan.yaml").write_text(plan)
         settings = Settings(
-            target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, measure_writes=True, budget_s=16.0,
+            target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, measure_writes=True, budget_s=40.0,
             out=tmp_path / "out",
         )  # fmt: skip
         return open_context(settings)
