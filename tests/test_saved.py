@@ -98,6 +98,18 @@ def test_a_target_that_has_moved_is_refused_and_what_moved_is_named(shop, review
         reviewing.verify(shop.context(saved=reviewed))
 
 
+def test_a_constraint_is_refused_too_once_its_table_has_moved(shop, monkeypatch):
+    plan = shop.plan.read_text()
+    head = plan[: plan.index("      - name: orders_customer_created")]
+    step = "      - {name: total_given, kind: check, table: orders, expression: total >= 0}\n"
+    shop.plan.write_text(head + step + plan[plan.index("priorities:") :])
+    path = shop.folder / "reviewed.yaml"
+    reviewing.save(shop.context(apply=False), path)
+    reviewing.verify(shop.context(saved=path))
+    shop.execute("ALTER TABLE orders ADD COLUMN note text")
+    assert "orders" in refusal(shop, path)
+
+
 def test_rows_and_other_tables_may_change_meanwhile(shop, reviewed):
     shop.execute("DELETE FROM orders WHERE id < 100")
     shop.execute("ANALYZE orders")

@@ -100,7 +100,7 @@ class Change(ABC):
     @property
     def relations(self) -> tuple[Table, ...]:
         """The relations whose definition it depends on: a saved plan is refused once one of them has changed."""
-        return tuple(table for table in self.catalog.tables if table.name in self.tables)
+        return tuple(table for table in self.catalog.tables if table.qualified in self.tables)
 
     @abstractmethod
     def statements(self) -> tuple[Statement, ...]:
