@@ -38,6 +38,18 @@ class CallSite:
         return f"{_near(self.file)}:{self.line} in {self.function}"
 
 
+def site() -> int:
+    """The place of the innermost frame of the application's own code, or 0; see `stack`."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        rank, _ = _ranks.get(id(code)) or _remember(frame)
+        if rank == _OWN:
+            return _numbers.get((id(code), frame.f_lineno)) or _number(code, frame.f_lineno)
+        frame = frame.f_back
+    return 0
+
+
 def stack() -> Stack:
     """The frames of the application's own code, the innermost first; a recursion counts once.
 

@@ -105,6 +105,7 @@ class _Load(NamedTuple):
 
     kind: Kind
     subject: Any
+    site: int = 0
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Found:
 
     statements: int = 0
     _groups: dict[Any, _Group] = field(default_factory=dict, repr=False)
+    _settled: dict[Any, _Group] = field(default_factory=dict, repr=False)
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -140,16 +142,26 @@ class Found:
         return "\n".join(map(str, self.patterns)) or "no N+1 queries"
 
     def _add(self, load: _Load | None, sql: str, parameters: Any, seconds: float, rows: int) -> None:
+        # A walk through the whole stack takes its time. Once a group fails, a statement of the same kind from the same
+        # line is one of it, whoever called that line: so hundreds of statements cost little more than the first.
+        kind_of = load or fingerprint(sql)
+        near = (kind_of, load.site if load else callsites.site())
+        group = self._settled.get(near) or self._grouped(kind_of, load, sql, seconds)
+        group.sent.add(sql, parameters)
+        group.seconds += seconds
+        group.rows += max(rows, 0)
+        if group.sent.count == FAILS and near[1]:
+            self._settled[near] = group
+
+    def _grouped(self, kind_of: Any, load: _Load | None, sql: str, seconds: float) -> _Group:
         stack = callsites.stack()
-        key = (load or fingerprint(sql), stack)
+        key = (kind_of, stack)
         group = self._groups.get(key)
         if group is None:
             subject, remedy = _told(load, sql)
             kind = load.kind if load else "query in a loop"
             group = self._groups[key] = _Group(kind, subject, stack, remedy, Statements(), first_s=seconds)
-        group.sent.add(sql, parameters)
-        group.seconds += seconds
-        group.rows += max(rows, 0)
+        return group
 
 
 _found: ContextVar[Found | None] = ContextVar("n_plus_one_found", default=None)
@@ -216,10 +228,15 @@ def _before_orm(state: ORMExecuteState) -> None:
     if state.is_relationship_load:
         # Without a parent it is an eager load in a statement of its own (selectinload), which may come in portions.
         # The path ends in the parent's mapper and the relationship, however the parent itself was loaded.
-        load = _EAGER if state.lazy_loaded_from is None else _Load("lazy load", state.loader_strategy_path.path[-2:])
+        load = _EAGER if state.lazy_loaded_from is None else _lazy(state)
     elif state.is_column_load:
-        load = _Load("column load", state.bind_mapper)
+        load = _Load("column load", state.bind_mapper, callsites.site())
     _load.set(load)
+
+
+def _lazy(state: ORMExecuteState) -> _Load:
+    # Here the application is nearer on the stack than where the statement is sent.
+    return _Load("lazy load", state.loader_strategy_path.path[-2:], callsites.site())
 
 
 _EAGER = _Load("lazy load", None)
