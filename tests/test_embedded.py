@@ -257,6 +257,19 @@ def test_the_last_of_two_leases_stops_the_server(home: Path) -> None:
     eventually(lambda: not psutil.pid_exists(pid), "the postmaster goes on")
 
 
+@pytest.mark.exhaustive
+def test_a_server_that_does_not_heed_a_fast_shutdown_is_ended_at_once_and_recovers(home: Path) -> None:
+    with embedded.acquire(home) as lease:
+        ask(lease.server, "CREATE TABLE kept AS SELECT 7 AS n")
+        pid = embedded.status(home).pid
+        checkpointer = next(each for each in psutil.Process(pid).children() if "checkpointer" in each.cmdline()[0])
+        checkpointer.suspend()
+        assert cluster.Cluster(home / f"postgres-{binaries.wheel_binaries().major}").stop(limit_s=1)
+        eventually(lambda: not psutil.pid_exists(pid), "the postmaster goes on")
+    with embedded.acquire(home) as lease:
+        assert ask(lease.server, "SELECT n FROM kept") == [(7,)]
+
+
 def test_data_outlive_the_server_and_settings_do_not(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with embedded.acquire(home) as lease:
         ask(lease.server, "CREATE TABLE kept AS SELECT 7 AS n")

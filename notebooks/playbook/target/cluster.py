@@ -26,6 +26,8 @@ from playbook.target.postmaster import SUPERUSER
 START_LIMIT_S = 15 * 60.0  # crash recovery on a slow disk takes minutes
 UNSEEN_LIMIT_S = 60.0  # for a server that lives and has no postmaster that we could see
 STOP_LIMIT_S = 2 * 60.0
+IMMEDIATE_LIMIT_S = 15.0
+"""PostgreSQL kills what does not heed an immediate shutdown after 5 s (SIGKILL_CHILDREN_AFTER_SECS)."""
 DATA_BYTES = 200_000_000  # a new data folder and its first WAL
 SPARE_BYTES = 50_000_000  # with less the server could not write its next WAL segments
 LOG_BYTES = 1_000_000  # a longer log is started afresh
@@ -222,21 +224,30 @@ class Cluster:
             return ""
 
     def stop(self, limit_s: float = STOP_LIMIT_S) -> bool:
-        """Shut the server down (fast: sessions are ended) and wait for its end; False when it goes on after `limit_s`.
+        """Shut the server down and wait for its end; False when it goes on all the same.
+
+        Sessions are ended and the data left clean (fast). A server that has not ended after `limit_s`, as 18.6 may when
+        it is told so while it recovers from a crash, is shut down at once, and recovers at its next start.
 
         One that runs in another container takes connections but cannot be signalled: it is left to those beside it.
         """
-        began, named, told = time.monotonic(), postmaster.read_pid_file(self.data), False
+        named = postmaster.read_pid_file(self.data)
+        ended = self._ends(named, limit_s) or self._ends(named, IMMEDIATE_LIMIT_S, at_once=True)
+        if ended and named is not None:
+            sockets.discard(Path(named.host))
+        return ended
+
+    def _ends(self, named: postmaster.PidFile | None, limit_s: float, *, at_once: bool = False) -> bool:
+        """Whether the server is gone, told once to go, after `limit_s` at most."""
+        began, told = time.monotonic(), False
         while self.running():
             found = postmaster.find(self.data)
             if found is not None and not told:
-                postmaster.end(found)
+                postmaster.end(found, at_once=at_once)
                 told = True
             elif time.monotonic() - began > limit_s or (found is None and named is not None and named.accepts()):
                 return False
             time.sleep(0.01)
-        if named is not None:
-            sockets.discard(Path(named.host))
         return True
 
 

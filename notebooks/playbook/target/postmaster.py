@@ -69,14 +69,18 @@ def find(data: Path) -> psutil.Process | None:
     return None
 
 
-def end(postmaster: psutil.Process) -> None:
-    """Tell the postmaster to shut down in mode fast: sessions are ended, and the data left clean."""
+def end(postmaster: psutil.Process, *, at_once: bool = False) -> None:
+    """Tell the postmaster to shut down in mode fast: sessions are ended, and the data left clean.
+
+    `at_once` is mode immediate: nothing committed is lost, but the next start has to recover it from the WAL.
+    """
+    name = "QUIT" if at_once else "INT"
     if os.name == "nt":
-        command = [wheel_binaries().program("pg_ctl"), "kill", "INT", str(postmaster.pid)]
+        command = [wheel_binaries().program("pg_ctl"), "kill", name, str(postmaster.pid)]
         subprocess.run(command, check=False, capture_output=True)
         return
     with contextlib.suppress(psutil.NoSuchProcess):  # psutil refuses, too, when the process id has been reused since
-        postmaster.send_signal(signal.SIGINT)
+        postmaster.send_signal(signal.Signals[f"SIG{name}"])
 
 
 def drop_stale_pid_file(data: Path) -> None:
