@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(server, arguments, said):
 def test_a_phase_whose_notebook_is_not_there_is_named(tmp_path):
     plan = tmp_path / "plan.yaml"
     plan.write_text(DEFAULT_PLAN.read_text().replace("04_2_partitioning", "04_9_nowhere"))
+    shutil.copy(DEFAULT_PLAN.with_name("workload.sql"), tmp_path)
     done = playbook("run", "--plan", plan, "--only", "4.2")
     assert done.returncode == 2
     assert "there is no notebook 04_9_nowhere in this version" in done.stderr
