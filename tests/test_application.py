@@ -70,7 +70,6 @@ def test_the_story_of_the_step_with_real_requests(opened, brief, monkeypatch):
     comparisons = phase.verdict().steps[0].comparisons
     assert [each.same_rows for each in comparisons] == [True] * 2
     assert [each.after_nodes for each in comparisons] == [("1 statement",), ("5 statements",)]
-    assert {each.verdict for each in comparisons} <= {"faster", "unproven"}
     assert phase.settle().kept == (STEP,)
     phase.finish()
     part = json.loads((phase.context.settings.folder / "parts" / "01_2_n_plus_one.json").read_text())

@@ -108,6 +108,7 @@ def shown(answer):
     return VIEWS[type(answer)](answer).text
 
 
+@pytest.mark.exhaustive
 def test_the_pools_story(opened, brief):
     phase = opened("2.1")
     looks = Connections(phase)
@@ -124,6 +125,7 @@ def test_the_pools_story(opened, brief):
     assert phase.undo().steps[0][1].status == "undone"
 
 
+@pytest.mark.exhaustive
 def test_the_caches_story(opened, brief):
     phase = opened("2.2")
     looks = Caching(phase)

@@ -205,6 +205,13 @@ class Names:
         owners = {relation, table.name, f"{table.schema}.{table.name}"}
         return {_parts(target)[-1] for key, target in self._mapping.items() if key.rpartition(".")[0] in owners}
 
+    def _of_any_kind(self, name: str) -> Table | None:
+        """The one relation of that name, whatever it is; None where there are two."""
+        try:
+            return self._look_up(name, frozenset(KINDS))
+        except Ambiguous:
+            return None
+
     def _no_relation(self, name: str, kinds: frozenset[str], mapped: str | None = None) -> str:
         """Why there is no such relation: of another kind, outside the search_path, or unknown with near names.
 
@@ -212,7 +219,7 @@ class Names:
         """
         plan = mapped or name
         wanted = " or ".join(what for kind, what in KINDS.items() if kind in kinds)
-        if kinds != frozenset(KINDS) and (other := self._look_up(name, frozenset(KINDS))) is not None:
+        if kinds != frozenset(KINDS) and (other := self._of_any_kind(name)) is not None:
             return f"{other.qualified} is a {KINDS[other.kind]}; a {wanted} is needed"
         schema, plain = _split(name)
         same = [table for table in self.catalog.tables if fold(table.name) == fold(plain) and table.kind in kinds]
