@@ -73,6 +73,16 @@ def test_an_answer_says_what_it_cost(as_found):
     assert float(headers["x-database-ms"]) > 0
 
 
+def test_an_answer_waits_for_no_delayed_acknowledgement(optimized):
+    def clock():
+        began = time.perf_counter()
+        assert optimized.get("/proposals/p0000010").status_code == 200
+        return time.perf_counter() - began
+
+    # Linux acknowledges the first packets of a connection at once, and later ones after 40 ms.
+    assert min([clock() for _ in range(40)][20:]) < 0.035
+
+
 def test_writes_change_what_is_read_in_both_alike(as_found, optimized):
     key = json.loads(as_found.get("/proposals?limit=1").content)["proposals"][0]["id"]
     approval = json.loads(as_found.get("/approvals?limit=1").content)["approvals"][0]["id"]
