@@ -29,7 +29,7 @@ CHECKS_LIMIT_S = 10.0
 """As much as a dry run of a small database may take: a large one is looked at in the same time."""
 DRY_RUN_LIMIT_S = 10.0
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-IMPORTS = "import matplotlib.figure, playbook.health, playbook.notebook"
+IMPORTS = "import matplotlib.figure, pandas, sql.magic, playbook.health, playbook.notebook"
 """What every notebook has to load before it can do anything; its kernel's start and this are its start-up."""
 BATCH = 250  # tables a transaction: each table and index holds a lock until the commit
 
