@@ -10,8 +10,8 @@ from datetime import date, datetime
 import psycopg
 
 from playbook.changes.partitioning import attributes, recreate
-from playbook.changes.partitioning.attach import EXCLUSIVE
 from playbook.changes.partitioning.attributes import Attributes, Index
+from playbook.changes.partitioning.conversion import EXCLUSIVE
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Every, Period, bound, containing
 from playbook.errors import StepError

@@ -1,4 +1,4 @@
-"""What is in the way of partitioning a table by attaching it, what would be lost, and what could not be looked at."""
+"""What is in the way of partitioning a table, what would be lost, and what could not be looked at."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import psycopg
 from playbook.changes import preflight
 from playbook.changes.change import Finding
 from playbook.changes.partitioning.acceptance import Loss
-from playbook.changes.partitioning.attach import Attach
 from playbook.changes.partitioning.attributes import Attributes, Index
+from playbook.changes.partitioning.conversion import Conversion
 from playbook.changes.partitioning.dependents import Dependents
 from playbook.changes.violations import violations
 from playbook.errors import NotAnalysed
@@ -72,17 +72,17 @@ def of_table(a: Attributes, dependents: Dependents, key: str) -> list[Finding]:
     return [Finding("blocked", f"{a.qualified}: {detail}", remedy) for there, detail, remedy in found if there]
 
 
-def losses(attach: Attach) -> list[Loss]:
+def losses(conversion: Conversion) -> list[Loss]:
     """What partitioning takes away, whoever does it."""
-    a = attach.table
-    lost = [_uniqueness(index) for index in a.indexes if index.valid and attach.is_local(index)]
+    a = conversion.table
+    lost = [_uniqueness(index) for index in a.indexes if index.valid and conversion.is_local(index)]
     lost += [
         Loss(f"dropping foreign key {each.name}", f"foreign key {each.name} of {each.table} refers to what is not "
              "unique by itself any more, and has to be dropped")
-        for each in attach.dependents.references
+        for each in conversion.dependents.references
     ]  # fmt: skip
-    if not a.column(attach.key).not_null:
-        lost.append(Loss(f"NOT NULL of {attach.key}", f"{attach.key} will take no NULL any more"))
+    if not a.column(conversion.key).not_null:
+        lost.append(Loss(f"NOT NULL of {conversion.key}", f"{conversion.key} will take no NULL any more"))
     lost += [
         Loss(f"partitions in publication {each.name}", f"publication {each.name} will send rows under the partitions' "
              "names, which its subscribers lack (with publish_via_partition_root it would not)")
@@ -100,10 +100,10 @@ def _uniqueness(index: Index) -> Loss:
     )
 
 
-def upserts(connection: psycopg.Connection[Any], attach: Attach) -> tuple[list[Loss], list[Finding]]:
+def upserts(connection: psycopg.Connection[Any], conversion: Conversion) -> tuple[list[Loss], list[Finding]]:
     """Statements that name a key which will be none of the whole table: found, or why they were not looked for."""
-    a = attach.table
-    local = [index for index in a.indexes if index.valid and attach.is_local(index)]
+    a = conversion.table
+    local = [index for index in a.indexes if index.valid and conversion.is_local(index)]
     if not local:
         return [], []
     found = [text for text in _function_bodies(connection) if _upserts(text, a.name)]
@@ -186,23 +186,23 @@ def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
 
 
-def privileges(connection: psycopg.Connection[Any], attach: Attach) -> list[Finding]:
+def privileges(connection: psycopg.Connection[Any], conversion: Conversion) -> list[Finding]:
     """REFERENCES on what the table refers to, and its owner's right to create in the schema."""
     findings = []
-    for each in attach.table.foreign_keys:
+    for each in conversion.table.foreign_keys:
         row = connection.execute("SELECT has_table_privilege(%s, 'REFERENCES')", [each.references]).fetchone()
         if row and not row[0]:
-            grant = f"GRANT REFERENCES ON {each.references} TO {quote(attach.user)};"
-            findings.append(Finding("blocked", f"{attach.user} may not refer to {each.references}", grant))
-    for each in attach.dependents.references:
+            grant = f"GRANT REFERENCES ON {each.references} TO {quote(conversion.user)};"
+            findings.append(Finding("blocked", f"{conversion.user} may not refer to {each.references}", grant))
+    for each in conversion.dependents.references:
         row = connection.execute(
             "SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)", [each.table]
         ).fetchone()
         if row and not row[0]:
-            findings.append(Finding("blocked", f"{attach.user} does not own {each.table}", "connect as its owner"))
-    for publication in attach.table.publications:
+            findings.append(Finding("blocked", f"{conversion.user} does not own {each.table}", "connect as its owner"))
+    for publication in conversion.table.publications:
         if publication.named and not publication.ours:
-            owner = f"{attach.user} does not own publication {publication.name}"
+            owner = f"{conversion.user} does not own publication {publication.name}"
             findings.append(Finding("blocked", owner, "connect as a role that owns both"))
     return findings
 
