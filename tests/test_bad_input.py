@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,25 @@ class TestAWrongPassword:
 def test_a_url_where_none_belongs_is_not_repeated(command, arguments):
     code, _ = command(*arguments)
     assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ("audit_logz={table}", "nothing in the plan .* is called audit_logz; near names: audit_logs"),
+        ("audit_logs.user_idd={table}", "nothing in the plan .* is called user_idd; near names: user_id"),
+    ],
+)
+def test_a_mapping_that_nothing_in_the_plan_asks_for(command, empty, monkeypatch, pair, expected):
+    with empty.connect() as connection:
+        connection.execute("CREATE TABLE trail (user_idd int)")
+    monkeypatch.setenv("DB", url(empty, password=empty.conninfo["password"]))
+    mapped = ["--map", "audit_logs=trail"] if "." in pair else []
+    code, said = command(
+        "plan", "--target", "env:DB", *mapped, "--map", pair.format(table="user_idd" if mapped else "trail")
+    )
+    assert code == 2
+    assert re.search(expected, error_of(said).replace("\n", " "))
 
 
 def test_a_database_that_is_not_there(command, empty, monkeypatch):

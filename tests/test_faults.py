@@ -124,7 +124,7 @@ def killed(shop, place, point, touch):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    ("database", "touch", "expected"), [("shop", SHOP_TOUCH, (30, 4)), ("accounts", LEDGER_TOUCH, (125, 18))]
+    ("database", "touch", "expected"), [("shop", SHOP_TOUCH, (30, 4)), ("accounts", LEDGER_TOUCH, (115, 13))]
 )
 def test_a_client_killed_at_every_statement(request, snapshot, database, touch, expected):
     shop = request.getfixturevalue(database)

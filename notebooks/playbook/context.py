@@ -13,6 +13,7 @@ from playbook.changes import kinds
 from playbook.errors import Busy, Interrupted, Unsupported, one_line
 from playbook.journal import Journal
 from playbook.plan import model
+from playbook.plan.mapping import check_use
 from playbook.plan.model import Plan
 from playbook.plan.names import Names
 from playbook.saved import SavedPlan
@@ -122,6 +123,7 @@ def open_context(settings: Settings, progress: Progress = silent) -> Context:
     store = FileStore(settings.journal, target.connect) if settings.journal else TargetStore(target.connect)
     names = Names(catalog, settings.map, plan.map)
     names.check_mapping()
+    check_use(settings.map, plan, catalog)
     saved = read_saved(settings.saved) if settings.saved else None
     return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress, saved=saved)
 
