@@ -28,6 +28,7 @@ pytest_plugins = (
     "tests.fix_service",
     "tests.fix_library",
     "tests.fix_ledger",
+    "tests.fix_browser",
 )
 
 _HOME = pytest.StashKey[str]()

@@ -65,6 +65,8 @@ class TestRun:
         assert results["target"] == {"server_version": "18.6", "database": "proposals_0_02", "embedded": True}
         for name in ("steps", "comparisons", "findings", "targets", "expected"):
             assert isinstance(results[name], list)
+        assert [(target["met"], target["value"]) for target in results["targets"]] == [(None, None)] * 4
+        assert all("no notebook of this run measured it" in target["reason"] for target in results["targets"])
         assert [step["id"] for step in results["steps"]] == [
             "3.2/idx_hypothesis_validation_compound",
             "3.2/idx_performance_baseline_lookup",

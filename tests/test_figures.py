@@ -68,6 +68,11 @@ def test_the_end_of_a_name_is_its_unit(name, value, text):
     assert figures.named(name, value) == text
 
 
+def test_a_unit_that_is_said_wins_over_the_names_end():
+    assert figures.named("rate", 80.0, "pct") == "80 %"
+    assert figures.named("total_ms", 3.0, "queries") == "3 queries"
+
+
 def test_a_change_carries_its_sign():
     assert figures.percent(4.1, change=True) == "+4.10 %"
     assert figures.percent(-4.1, change=True) == "−4.10 %"

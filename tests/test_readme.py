@@ -68,6 +68,11 @@ def test_ci_runs_the_two_commands_as_they_stand_here():
     assert tests in lines
 
 
+def test_ci_installs_the_debian_packages_that_are_named_here():
+    (packages,) = re.findall(r"(?m)^packages=\((.*)\)$", (ROOT / ".ci" / "run").read_text())
+    assert f"need the Debian packages `{packages}`" in README
+
+
 def test_the_commands_for_ones_own_database_run(foreign, indexes_only, tmp_path):
     environ = {"DATABASE_URL": foreign, "PLAYBOOK_PLAN": indexes_only, "PLAYBOOK_OUT": str(tmp_path)}
     start = COMMANDS.index("export DATABASE_URL=postgresql://me:secret@db.example.com:5432/shop")

@@ -81,7 +81,7 @@ def named(name: str, value: float | None, unit: str = "") -> str:
     """A figure whose unit is the end of its name (`api_p95_ms`), unless `unit` says it."""
     if value is None:
         return NOT_MEASURED
-    unit = unit or _UNITS.get(name.rpartition("_")[2], "")
+    unit = _UNITS.get(unit, unit) or _UNITS.get(name.rpartition("_")[2], "")
     if unit == "bytes":
         return size(value)
     digits = f"{value:,.0f}" if float(value).is_integer() else significant(value)

@@ -17,6 +17,7 @@ from playbook import report
 from playbook.assess.assessment import NOTEBOOK
 from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import PlaybookError, UsageError, one_line
+from playbook.monitor import targets
 from playbook.parts import merge, read_part, undo_sql
 from playbook.plan.workload import load
 from playbook.reviewing import verify
@@ -95,6 +96,7 @@ def run(
         order=[phase.step_id(spec) for phase, spec in context.plan.steps()],
         notebooks=[run.to_json() for run in ended],
     )
+    results["targets"] = targets.complete(context.plan.targets, results["targets"], results["metrics"])
     _write(settings.folder, results, context)
     return RunResult(results, settings.folder, _exit_code(results, ended))
 

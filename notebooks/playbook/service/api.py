@@ -12,6 +12,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from playbook.monitor.meter import Meter
 from playbook.service import accounting, reads, writes
 from playbook.service.filters import (
     ApprovalFilters,
@@ -85,7 +86,7 @@ class Service:
 
 
 def create_app(engine: Engine, switches: Switches, results: Results | None = None) -> FastAPI:
-    """The application. Its answers hold what they cost in headers (see `accounting`).
+    """The application. Its answers hold what they cost in headers (see `accounting`), `/metrics` what all of them did.
 
     A database that is down or has no connection left is answered with 503 and `Retry-After`, an unknown key with 404.
     """
@@ -99,7 +100,9 @@ def create_app(engine: Engine, switches: Switches, results: Results | None = Non
         app.add_exception_handler(unavailable, _unavailable)
     _add_reads(app, service)
     _add_writes(app, service)
-    _add_usage(app, Gauge(engine), results)
+    gauge = Gauge(engine)
+    _add_usage(app, gauge, results)
+    Meter(engine, cache=results.cache if isinstance(results, Kept) else None, gauge=gauge).attach(app)
     return app
 
 

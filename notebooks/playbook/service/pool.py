@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,9 @@ class PoolSettings:
         return {"prepare_threshold": None} if self.pooled else {}
 
 
+PEAKS = 900
+"""Seconds of which the peaks are kept, each by itself."""
+
 AS_FOUND = PoolSettings(size=5, overflow=10, timeout_s=30.0, recycle_s=-1, pre_ping=False)
 """SQLAlchemy's defaults."""
 
@@ -62,7 +66,7 @@ class Usage:
     """What a pool of `capacity` connections came to in `seconds`. Times are in seconds, utilization in per cent.
 
     `waits` are requests that found every connection checked out, `waited_s` and `longest_wait_s` what they waited,
-    `failures` those that got none in time.
+    `failures` those that got none in time, `waiting` those that wait now.
     """
 
     capacity: int
@@ -75,6 +79,7 @@ class Usage:
     waited_s: float
     longest_wait_s: float
     failures: int
+    waiting: int = 0
 
     @property
     def peak_pct(self) -> float:
@@ -118,17 +123,20 @@ class Gauge:
         self.capacity = pool.size() + max(0, pool._max_overflow)
         self._pool, self._clock = pool, clock
         self._state = _Running(clock(), clock(), out=pool.checkedout(), peak=pool.checkedout())
+        self._peaks: deque[tuple[int, int, int]] = deque(maxlen=PEAKS)
         self._events = (("checkout", self._checked_out), ("checkin", self._checked_in))
         for name, listener in self._events:
             event.listen(pool, name, listener)
-        self._connect = pool.connect
+        self._connect, self._closed = pool.connect, False
         pool.connect = self._waited  # type: ignore[method-assign]  # no event tells that one waits
 
     def close(self) -> None:
         """Watches no more."""
         for name, listener in self._events:
             event.remove(self._pool, name, listener)
-        del self._pool.connect
+        if self._pool.__dict__.get("connect") == self._waited:
+            self._pool.connect = self._connect  # type: ignore[method-assign]
+        self._closed = True  # where another gauge began later, its calls go on through this one
 
     def usage(self) -> Usage:
         """From the start, or the last `reset`, until now."""
@@ -147,7 +155,15 @@ class Gauge:
                 now.waited_s,
                 now.longest_wait_s,
                 now.failures,
+                now.waiting,
             )
+
+    def peaks(self) -> tuple[tuple[int, int, int], ...]:
+        """Of the last seconds in which a connection went out or came in: the second by the clock, the most that were
+        checked out in it, and how many were so at its end. So each of several readers finds the peak of its own span.
+        """
+        with self._state.lock:
+            return tuple(self._peaks)
 
     def reset(self) -> None:
         """Begins anew, with what is checked out now."""
@@ -161,19 +177,29 @@ class Gauge:
         self._state.area += self._state.out * (now - self._state.at)
         self._state.at = now
 
+    def _changed(self, by: int) -> None:
+        """A connection more or less is checked out from now on."""
+        state = self._state
+        self._advance()
+        before, state.out = state.out, max(0, state.out + by)
+        second, peak = int(state.at), max(before, state.out)
+        if self._peaks and self._peaks[-1][0] == second:
+            peak = max(peak, self._peaks.pop()[1])
+        self._peaks.append((second, peak, state.out))
+
     def _checked_out(self, *_: Any) -> None:
         with self._state.lock:
-            self._advance()
-            self._state.out += 1
+            self._changed(1)
             self._state.checkouts += 1
             self._state.peak = max(self._state.peak, self._state.out)
 
     def _checked_in(self, *_: Any) -> None:
         with self._state.lock:
-            self._advance()
-            self._state.out = max(0, self._state.out - 1)
+            self._changed(-1)
 
     def _waited(self) -> Any:
+        if self._closed:
+            return self._connect()
         with self._state.lock:
             full = self._state.out + self._state.waiting >= self.capacity
             if full:
