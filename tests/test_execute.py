@@ -83,6 +83,27 @@ def test_done_is_part_of_a_transactional_statement(scratch, table):
         assert not connection.execute("SELECT 1 FROM pg_constraint WHERE conname = 'n_positive'").fetchone()
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_lock_that_stops_writers_is_not_held_while_the_disk_is_waited_for(scratch, table, joins):
+    """Unless the journal's row commits with it, the disk is waited for before anything is told."""
+    with scratch() as connection:
+        (begun,) = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+    asked = "SHOW synchronous_commit" if joins else f"SELECT pg_current_wal_flush_lsn() > '{begun}'"
+
+    class Watching(Kept):
+        def done(self, connection):
+            super().done(connection)
+            self.told.append(connection.execute(asked).fetchone()[0])
+
+    record = Watching(joins=joins)
+    execute(scratch, alter(), record)
+    assert record.told == ["intent", "done", "off" if joins else True]
+    asked = "SHOW synchronous_commit"
+    record = Watching(joins=True)
+    execute(scratch, Statement("UPDATE t SET n = 1 WHERE id = 1", "write"), record)
+    assert record.told == ["intent", "done", "local"]
+
+
 def test_a_lock_held_by_a_reader_is_asked_for_again_until_it_is_free(scratch, table):
     with scratch() as reader:
         reader.execute("BEGIN")

@@ -3,10 +3,9 @@
 1 M rows, a writer that updates 200 rows a second, and a reader whose transaction holds the table for a while.
 """
 
-import json
 import time
 
-from tests.benchmarks.writing import Reader, written
+from tests.benchmarks.writing import Reader, tell, written
 
 from playbook.context import open_context
 from playbook.phase import Playbook
@@ -46,16 +45,7 @@ def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_pa
     idle = written(empty, write, lambda: time.sleep(3))
     refusals: list[str] = []
     during = written(empty, write, lambda: _apply_beside_a_reader(empty, settings, refusals))
-    figures = {
-        "rows": ROWS,
-        "statements": len(during),
-        "refused_locks": len(refusals),
-        "worst_ms": round(max(during), 1),
-        "next_ms": [round(ms, 1) for ms in sorted(during)[-5:-1]],
-        "worst_idle_ms": round(max(idle), 1),
-        "limit_ms": WAIT_LIMIT_MS,
-    }
-    print(json.dumps({"benchmark": "constraints", **figures}))
+    tell("constraints", during, idle, rows=ROWS, refused_locks=len(refusals), limit_ms=WAIT_LIMIT_MS)
     assert max(during) <= WAIT_LIMIT_MS
 
 

@@ -4,11 +4,10 @@ A reader's transaction holds the table for 30 s, a writer updates 200 rows a sec
 scheduled start), on a plain table and on one of twelve partitions.
 """
 
-import json
 import time
 
 import pytest
-from tests.benchmarks.writing import Reader, written
+from tests.benchmarks.writing import Reader, tell, written
 
 from playbook import undoing
 from playbook.context import open_context
@@ -77,14 +76,6 @@ def test_no_writer_waits_long_while_an_index_is_made_and_taken_back(empty, tmp_p
         refusals.clear()
         taken = written(empty, WRITE, work)
         worst[name] = max(taken)
-        figures = {
-            "verb": name,
-            "statements": len(taken),
-            "refused_locks": len(refusals),
-            "worst_ms": round(max(taken), 1),
-            "next_ms": [round(ms, 1) for ms in sorted(taken)[-6:-1]],
-            "worst_idle_ms": round(max(idle), 1),
-            "limit_ms": WAIT_LIMIT_MS,
-        }
-        print(json.dumps({"benchmark": "index_locks", "rows": ROWS, "partitioned": "PARTITION" in table, **figures}))
+        shape = {"verb": name, "rows": ROWS, "partitioned": "PARTITION" in table}
+        tell("index_locks", taken, idle, **shape, refused_locks=len(refusals), limit_ms=WAIT_LIMIT_MS)
     assert max(worst.values()) <= WAIT_LIMIT_MS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import threading
 import time
@@ -17,8 +18,8 @@ def written(target: Target, sql: str, work: Callable[[], None], *, per_s: float 
     """Milliseconds of each statement of an open loop while `work` runs, counted from its scheduled start.
 
     The writer is a process of its own, which shares no interpreter with what it is held up by, and does not wait for the
-    disk, which would be measured instead. `sql` has one number to
-    fill in, that of the statement.
+    disk, which would be measured instead. `sql` has one number to fill in, that of the statement: -1 for one that is
+    not counted, then from 0 on.
     """
     context = multiprocessing.get_context("spawn")
     ready, stop, told = context.Event(), context.Event(), context.Queue()
@@ -38,7 +39,7 @@ def _write(conninfo: Mapping[str, Any], sql: str, per_s: float, ready: Any, stop
     taken: list[float] = []
     with psycopg.connect(**conninfo, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        connection.execute(sql, [0])
+        connection.execute(sql, [-1])
         ready.set()
         began = time.perf_counter()
         while not stop.is_set():
@@ -47,6 +48,18 @@ def _write(conninfo: Mapping[str, Any], sql: str, per_s: float, ready: Any, stop
             connection.execute(sql, [len(taken)])
             taken.append(1000 * (time.perf_counter() - due))
     told.put(taken)
+
+
+def tell(benchmark: str, during: list[float], idle: list[float], **figures: Any) -> None:
+    """Prints one line of JSON: how long the writer's statements took beside the work, and the slowest beside none."""
+    ranked = sorted(during)
+    latencies = {
+        "statements": len(during),
+        "worst_ms": round(ranked[-1], 1),
+        "next_ms": [round(ms, 1) for ms in ranked[-6:-1]],
+        "worst_idle_ms": round(max(idle), 1),
+    }
+    print(json.dumps({"benchmark": benchmark, **figures, **latencies}))
 
 
 class Reader:

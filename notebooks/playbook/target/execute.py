@@ -77,6 +77,8 @@ UNRECORDED = Unrecorded()
 Progress = Callable[[str], None]
 Guard = Callable[[psycopg.Connection[Any]], None]
 
+STOPS_WRITERS = frozenset({"SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"})
+"""Table locks that conflict with a writer's ROW EXCLUSIVE (the manual, "Explicit Locking")."""
 DEADLOCK_TIMEOUT_MS = 10
 """A waiting session looks for deadlocks after this time, and only then has an autovacuum that is in its way cancel
 itself: with the server's default of one second it would never come to that within our lock timeout."""
@@ -96,6 +98,13 @@ def execute(
 
     `repair` removes what a cancelled CONCURRENTLY left behind (an INVALID index); it is called before the next try and
     before an error is raised. `guard` is called in the transaction of a guarded statement; what it raises is raised.
+
+    A brief statement whose lock stops writers commits without waiting for the disk, which would be most of the time
+    that it holds the lock. The write-ahead log is written in order, so a server that crashes before the disk has it
+    loses the end of the log: the statement together with its done row, and whatever was committed after them. The
+    intent stays, committed durably before, and the next run finds the statement not done, as after any other crash.
+    The journal's next row (the next intent, or the closing of the step) waits for the disk, the lock long gone; before
+    anything is told that does not commit with the statement, as a journal in a file is, the log is waited for here.
 
     Raises:
         LockNotGranted: the lock was not to be had within the policy's limit; nothing was changed.
@@ -169,12 +178,17 @@ def _run(
         with Watchdog(connect, pid, bound_s=BOUND_S, poll_s=poll_s, observe=observe and observe(pid)) as watchdog:
             try:
                 joins = statement.transactional and record.joins
+                brief = statement.transactional and not statement.long and statement.lock in STOPS_WRITERS
                 with connection.transaction() if statement.transactional else nullcontext():
+                    if brief:
+                        connection.execute("SET LOCAL synchronous_commit = off")
                     if guard and statement.guarded:
                         guard(connection)
                     connection.execute(statement.sql.encode())
                     if joins:
                         record.done(connection)
+                if brief and not joins:
+                    _await_disk(connection)
                 if not joins:
                     record.done(connection)
             except pg.QueryCanceled as error:
@@ -210,6 +224,27 @@ def _set_timeouts(connection: psycopg.Connection[Any], statement: Statement, pol
             "SELECT set_config('synchronous_commit', 'local', false) "
             "WHERE current_setting('synchronous_commit') IN ('on', 'remote_write', 'remote_apply')"
         )
+
+
+def _await_disk(connection: psycopg.Connection[Any]) -> None:
+    """Returns once all that is committed is on the server's disk: its WAL writer sees to that, by default in 0.6 s."""
+    row = connection.execute(_WAL_END).fetchone()
+    assert row is not None
+    end, page_bytes = row
+    # The next record begins behind the header of its page, which is not written before that record is.
+    if end % page_bytes in _PAGE_HEADERS:
+        end -= end % page_bytes
+    while connection.execute(_WAL_FLUSHED, [end]).fetchone() == (False,):
+        time.sleep(0.01)
+
+
+_PAGE_HEADERS = (24, 40)
+"""Bytes of a page's header in the write-ahead log, and of that of a segment's first page (xlog_internal.h)."""
+_WAL_END = """
+SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::bigint,
+       pg_catalog.current_setting('wal_block_size')::int
+"""
+_WAL_FLUSHED = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0') >= %s"
 
 
 def _survived(record: Record) -> bool:
