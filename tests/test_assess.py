@@ -245,6 +245,7 @@ class TestEmptyDatabase:
     def test_of_nothing_nothing_is_ok(self, assessment):
         nothing = {
             *("tables: size", "tables: sequential scans", "tables: HOT updates", "tables: partition candidates"),
+            *("tables: partitions ahead", "tables: default partitions"),
             *("indexes: invalid", "indexes: redundant", "indexes: unused", "indexes: bloated", "indexes: foreign keys"),
             *("vacuum: dead rows", "vacuum: bloat", "vacuum: stale statistics", "cache: hit ratio", "cache: tables"),
             *("schema: primary keys", "schema: not valid", "schema: sequences", "schema: integer keys"),
@@ -438,6 +439,69 @@ class TestOtherVersions:
             session.__dict__["since"] = counters.Since(session.since.now + timedelta(days=5000), None, None)
             (answer,) = settings.version(session)
         assert (answer.status, "no hole is mended any more" in answer.detail) == ("warn", True)
+
+
+PARTITIONED = """
+CREATE TABLE {name} (at {type} NOT NULL, what text) PARTITION BY RANGE (at);
+CREATE TABLE {name}_old PARTITION OF {name} FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+CREATE TABLE {name}_last PARTITION OF {name} FOR VALUES FROM ({start}) TO ({end});
+"""
+MONTH = "date_trunc('month', now() AT TIME ZONE 'UTC')::date"
+
+
+class TestPartitionedTables:
+    """Any that is partitioned by range of a time, whoever made it."""
+
+    @staticmethod
+    def make(target, name, *, start, end, default=True, type_="date"):
+        with target.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            bounds = {key: connection.execute(f"SELECT quote_literal(({sql})::text)").fetchone()[0]
+                      for key, sql in (("start", start), ("end", end))}  # fmt: skip
+            connection.execute(PARTITIONED.format(name=name, type=type_, **bounds))
+            if default:
+                connection.execute(f"CREATE TABLE {name}_rest PARTITION OF {name} DEFAULT")
+
+    def test_whose_partitions_run_out_is_named_with_the_next_one_to_make(self, empty, assessed):
+        self.make(empty, "this_month", start=MONTH, end=f"{MONTH} + interval '1 month'", type_="timestamptz")
+        self.make(empty, "last_year", start="date '2021-01-01'", end="date '2022-01-01'", default=False)
+        self.make(empty, "ahead", start=f"{MONTH} + interval '1 month'", end=f"{MONTH} + interval '2 months'")
+        first, second = of(assessed(empty), "tables: partitions ahead")
+        assert (first.status, second.status) == ("warn", "warn")
+        assert first.detail == (
+            "public.last_year: its last partition ended on 2022-01-01; later rows go nowhere: they are refused"
+        )
+        assert "public.this_month: its last partition ends on" in second.detail
+        assert second.detail.endswith("later rows go into the default partition public.this_month_rest")
+        for finding in (first, second):
+            with empty.connect() as connection:
+                connection.execute(finding.remedy)
+        with empty.connect() as connection:
+            connection.execute("DROP TABLE last_year")
+        (fine,) = of(assessed(empty), "tables: partitions ahead")
+        assert (fine.status, "2 tables partitioned by time looked at: each has" in fine.detail) == ("ok", True)
+
+    def test_rows_in_a_default_partition_are_found_and_its_emptiness_is_sure(self, empty, assessed):
+        self.make(empty, "log", start=MONTH, end="date '2099-01-01'")
+        (fine,) = of(assessed(empty), "tables: default partitions")
+        assert (fine.status, fine.detail) == ("ok", "1 default partition looked at: none holds a row")
+        with empty.connect() as connection:
+            connection.execute("INSERT INTO log VALUES ('2100-01-01', 'far')")
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            connection.execute("SELECT 1")
+            (told,) = of(assessed(empty), "tables: default partitions")
+            assert (told.status, told.detail) == (
+                "warn",
+                "public.log_rest holds about 1 row of public.log (8.00 kB): they fit into no other partition, and none "
+                "can be made for their time while they are there",
+            )
+            connection.execute(told.remedy)
+            # Counters that a crash has emptied know of no row.
+            connection.execute("SELECT pg_stat_reset()")
+            (unknown,) = of(assessed(empty), "tables: default partitions")
+            assert (unknown.status, "1 default partition may hold rows" in unknown.detail) == ("not_checked", True)
+            (found,) = of(assessed(empty, measure=True), "tables: default partitions")
+            assert (found.status, "public.log_rest holds rows of" in found.detail) == ("warn", True)
 
 
 class TestManyTables:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from playbook import figures
 from playbook.assess.check import Answer, Check, counted, judged, not_checked, ok, warn
+from playbook.assess.partitions import default_partitions, partitions_ahead
 from playbook.assess.session import Session
 from playbook.assess.space import space
 from playbook.assess.steps import partition_step
@@ -113,5 +114,7 @@ CHECK = Check(
         "sequential scans": sequential_scans,
         "HOT updates": hot_updates,
         "partition candidates": partition_candidates,
+        "partitions ahead": partitions_ahead,
+        "default partitions": default_partitions,
     },
 )
