@@ -50,9 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.mkdtemp(prefix="playbook-tests-")
     os.chmod(home, 0o755)
     config.stash[_HOME] = home
-    # A shell that starts the tests in the background has SIGINT ignored, and all that they start would inherit that.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell that starts the tests in the background has these ignored, and all that they start would inherit that:
+    # commands that are to be interrupted, and PgBouncer, which leaves SIGQUIT as it found it.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     for name in [name for name in os.environ if name.startswith(("PLAYBOOK_", "PG"))]:
         del os.environ[name]
     os.environ |= {
