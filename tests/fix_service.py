@@ -53,4 +53,4 @@ def as_found(server: embedded.Server) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def optimized(server: embedded.Server) -> Iterator[Served]:
     """The service with `eager_load` on."""
-    yield from _served(server, "proposals_scratch_optimized", Switches(eager_load=True))
+    yield from _served(server, "proposals_scratch_optimized", Switches.of(["eager_load"]))

@@ -76,7 +76,7 @@ def test_apply_switches_it_on_and_undo_off_with_nothing_sent_but_the_journal(ope
     assert pb.phase("1.2").apply().steps[0][1].status == "applied"
     again = opened()
     assert again.phase("1.2").check().steps[0][1].status == "applied"
-    assert applied_switches(again.context) == Switches(eager_load=True)
+    assert applied_switches(again.context) == Switches.of(["eager_load"])
     assert "-- for row in session.scalars(select(Proposal)):" in undo_sql(again.context).splitlines()
     assert snapshot(pb.context.target) == as_found
     assert again.phase("1.2").apply().steps[0][1].status == "applied"
@@ -93,7 +93,7 @@ def test_a_dry_run_switches_nothing(opened):
 def test_the_switch_is_kept_in_a_journal_file_as_well(opened, tmp_path):
     path = tmp_path / "journal.sqlite"
     opened(journal=path).phase("1.2").apply()
-    assert applied_switches(opened(journal=path).context) == Switches(eager_load=True)
+    assert applied_switches(opened(journal=path).context) == Switches.of(["eager_load"])
     assert applied_switches(opened().context) == Switches()
     command = str(Path(sys.executable).with_name("playbook"))
     undone = subprocess.run([command, "undo", "--journal", str(path)], capture_output=True, text=True, check=True)

@@ -416,7 +416,7 @@ def session_of_service(as_found):
 @pytest.mark.parametrize(("endpoint", "filters", "key"), READS, ids=lambda value: getattr(value, "name", ""))
 def test_every_endpoint_is_told_as_found_and_none_when_optimized(session_of_service, endpoint, filters, key):
     told = []
-    for switches in (Switches(), Switches(eager_load=True)):
+    for switches in (Switches(), Switches.of(["eager_load"])):
         with session_of_service() as session, n_plus_one.detect() as found:
             endpoint.read(session, switches, filters, key)
         told.append(found)

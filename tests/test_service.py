@@ -218,7 +218,7 @@ def test_switches_are_named_like_kinds_of_steps():
     from playbook.changes import kinds
 
     assert set(Switches.names()) <= set(kinds())
-    assert Switches.of(["eager_load"]) == Switches(eager_load=True)
+    assert Switches.of(["eager_load"]) == Switches({"eager_load": {}})
     assert str(Switches()) == "as found"
-    with pytest.raises(UsageError, match="no switch lazy; it has eager_load"):
+    with pytest.raises(UsageError, match="no switch lazy; it has cache, eager_load, "):
         Switches.of(["lazy"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 
+import httpx
 import psycopg
 import pytest
-from tests.fix_service import _served
+from tests.fix_service import Served, _served
 
 from playbook import caching, connections, request_load
 from playbook.answers import NotApplicable
@@ -14,28 +16,36 @@ from playbook.caching import Caching
 from playbook.connections import Connections
 from playbook.context import open_context
 from playbook.phase import Playbook
-from playbook.service import reads
-from playbook.service.models import Proposal
-from playbook.service.results import read, written
+from playbook.service import process, reads, traffic
 from playbook.service.switches import Switches
+from playbook.service.whole import compare_whole
 from playbook.settings import Settings
 from playbook.target import sample
+from playbook.target.opening import open_target
 from playbook.views import VIEWS
 
 
 @pytest.fixture(scope="module")
 def cached(server):
-    yield from _served(server, "proposals_scratch_cached", Switches(eager_load=True, pool=True, cache=True))
+    yield from _served(server, "proposals_scratch_cached", Switches.of(["eager_load", "pool", "cache"]))
+
+
+@pytest.fixture(scope="module")
+def plain(cached):
+    """The same database without the cache."""
+    switches = Switches.of(["eager_load"])
+    with process.start(cached.target.conninfo, switches) as running, httpx.Client(base_url=running.url) as client:
+        yield Served(running, cached.target, client)
 
 
 def usage(served):
     return json.loads(served.get("/usage").content)
 
 
-def test_the_second_answer_takes_no_statement_and_is_the_same(cached, optimized):
+def test_the_second_answer_takes_no_statement_and_is_the_same(cached, plain):
     for endpoint in reads.ENDPOINTS:
         first, second = cached.get(endpoint.example), cached.get(endpoint.example)
-        assert first.content == second.content == optimized.get(endpoint.example).content
+        assert first.content == second.content == plain.get(endpoint.example).content
         assert (int(first.headers["x-statements"]) > 0, int(second.headers["x-statements"])) == (True, 0)
 
 
@@ -71,11 +81,70 @@ def test_the_service_tells_what_its_pool_and_its_cache_came_to(cached, as_found)
     assert usage(as_found)["pool"]["capacity"] == 15
 
 
-def test_parts_of_a_table_meet_where_a_row_belongs_to_what_was_read():
-    row = Proposal(id="p1", customer_id="c1")
-    assert set(read(reads.PROPOSAL, "p1", None)) & written(row)
-    assert not set(read(reads.PROPOSAL, "p2", None)) & written(row)
-    assert "proposals" in read(reads.PROPOSAL, "not/a name*", None)
+@pytest.mark.parametrize("writes", [30, pytest.param(1000, marks=pytest.mark.exhaustive)])
+def test_whatever_is_written_no_answer_is_older_than_the_commit(cached, plain, writes):
+    with cached.target.connect() as connection:
+        asked = traffic.of_sample(connection, 400)
+    draw = random.Random(writes)
+    reads = [request.path for request in asked.reads]
+    for _ in range(writes):
+        request = draw.choice(asked.writes)
+        assert cached.client.request(request.method, request.path, json=request.body).status_code == 200
+        for path in (reads[0], *draw.sample(reads[:60], 4), draw.choice(reads)):
+            assert cached.get(path).content == plain.get(path).content, (request, path)
+
+
+SUMMARY = """
+CREATE {kind} proposal_analytics_summary AS
+SELECT date_trunc('day', created_at, 'UTC') AS date, status, count(*) AS count, avg(value) AS avg_value,
+       sum(value) AS total_value
+FROM proposals GROUP BY 1, 2
+"""
+REFRESH = """
+CREATE SCHEMA playbook;
+CREATE TABLE playbook.refresh (relation text, started_at text, checked_at text, error text);
+INSERT INTO playbook.refresh VALUES
+  ('public.proposal_analytics_summary', '2026-11-01T03:10:00.000+00:00', '2026-11-02T03:10:00.000+00:00', ''),
+  ('public.proposal_analytics_summary', '2026-11-03T03:10:00.000+00:00', '', 'it failed');
+"""
+
+
+def test_the_dashboard_from_a_summary_is_the_same_and_says_how_old_it_is(server):
+    switches = Switches.of(["eager_load", "materialized_view"])
+    for served in _served(server, "proposals_scratch_summary", switches):
+        with served.target.connect() as connection:
+            expected = {path: served.get(path) for path in ("/dashboard", "/dashboard?days=400")}
+            for kind in ("MATERIALIZED VIEW", "VIEW"):
+                connection.execute(SUMMARY.format(kind=kind))
+                for path, before in expected.items():
+                    answer = served.get(path)
+                    assert (answer.content, answer.headers.get("x-as-of")) == (
+                        before.content,
+                        "unknown" if kind == "MATERIALIZED VIEW" else None,
+                    )
+                connection.execute(f"DROP {kind} proposal_analytics_summary")
+            connection.execute(SUMMARY.format(kind="MATERIALIZED VIEW"))
+            connection.execute(REFRESH)
+            assert served.get("/dashboard").headers["x-as-of"] == "2026-11-02T03:10:00.000+00:00"
+            connection.execute("REFRESH MATERIALIZED VIEW proposal_analytics_summary WITH NO DATA")
+            answer = served.get("/dashboard")
+            assert (answer.content, "x-as-of" in answer.headers) == (expected["/dashboard"].content, False)
+
+
+def test_the_whole_is_measured_on_both_in_the_same_rounds(server):
+    whole = compare_whole(
+        open_target("embedded", 0.02, lambda text: None),
+        Switches.of(["eager_load", "cache"]),
+        **{"rate": 25, "rounds": 2, "round_s": 0.6, "keys": 40, "asked_before": 60, "warm_up_s": 0.2},
+    )
+    assert whole.as_found.requests == whole.optimized.requests == sum(b.requests for b, _ in whole.rounds) > 5
+    assert not whole.as_found.errors + whole.optimized.errors
+    assert whole.as_found.part("proposal list").statements > whole.optimized.part("proposal list").statements
+    fell = whole.reduction("statements")
+    assert fell.ci95[0] <= fell.pct <= fell.ci95[1] <= 100
+    assert whole.reduction("p95_ms", "no such endpoint").pct is None
+    assert 0 < whole.hit_rate_pct <= 100
+    assert whole.metrics()["whole_statements_reduction_pct"] == fell.pct
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +182,7 @@ def test_the_pools_story(opened, brief):
     phase = opened("2.1")
     looks = Connections(phase)
     assert isinstance(looks.load(), NotApplicable)
-    assert "pool_size=16" in str(phase.preview().steps[0][1][0])
+    assert "DATABASE_POOL_SIZE" in str(phase.preview().steps[0][1][0])
     assert phase.apply().steps[0][1].status == "applied"
     assert "are free" in shown(looks.advice())
     assert looks.engine_per_request().own_ms > looks.engine_per_request().shared_ms

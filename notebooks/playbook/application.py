@@ -22,6 +22,8 @@ RATE_RPS = 10.0
 """Requests a second: what the service as found bears without falling behind further and further on a small machine."""
 LOAD_S = 3.0
 WARM_UP_S = 0.5
+SETTINGS = "settings"
+"""Where the settings of a technique stand in the journal, with the evidence of its step."""
 WINDOW_S = 10.0
 """Seconds between two snapshots of the statistics of a foreign target, at least; a dry run waits for a tenth."""
 
@@ -36,9 +38,16 @@ class Notebook(Protocol):
 
 
 def applied_switches(context: Context) -> Switches:
-    """The switches of the steps that are applied, as the journal has it."""
-    applied = {entry.kind for entry in context.journal.entries() if entry.status == "applied"}
-    return Switches.of(name for name in Switches.names() if name in applied)
+    """The switches of the steps that are applied, as the journal has it, with the settings kept there."""
+    applied = {entry.kind: entry for entry in context.journal.entries() if entry.status == "applied"}
+    return Switches({name: applied[name].evidence.get(SETTINGS, {}) for name in Switches.names() if name in applied})
+
+
+def keep_settings(context: Context, kind: str, settings: dict[str, Any]) -> None:
+    """Has the service started with these settings of a technique from now on, where its step is applied."""
+    for entry in context.journal.entries():
+        if entry.kind == kind and entry.status == "applied":
+            context.journal.keep_evidence(entry.step, {**entry.evidence, SETTINGS: settings})
 
 
 class Application:
@@ -70,7 +79,7 @@ class Application:
             with n_plus_one.detect() as each, self._session() as session:
                 endpoint.read_example(session, switches)
             found.append((f"GET {endpoint.example}", each.statements, each.patterns))
-        if side == "as_found" or switches.eager_load:
+        if side == "as_found" or "eager_load" in switches:
             sent = sum(pattern.statements for _, _, patterns in found for pattern in patterns)
             self._phase.record({f"n_plus_one_statements_{side}": float(sent)})
         return Detected(str(switches), tuple(found))
@@ -83,7 +92,7 @@ class Application:
         if reason := self._hindrance():
             return NotApplicable(reason)
         on = applied_switches(self._context)
-        if not on.on():
+        if not on:
             return NotApplicable("no technique is applied, so there is nothing to hold the service as found against")
         from playbook.service import copies, load, process, traffic
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from playbook.answers import Cached, NotApplicable, WithoutServer
@@ -24,13 +23,13 @@ class Caching:
         if reason := self._hindrance():
             return NotApplicable(reason)
         on = applied_switches(self._context)
-        if not on.cache:
+        if "cache" not in on:
             return NotApplicable("the step is not applied")
         from playbook.request_load import KEYS, side_by_side
 
         found = side_by_side(
             self._context,
-            [replace(on, eager_load=True, cache=False), replace(on, eager_load=True)],
+            [on.having("eager_load").without("cache"), on.having("eager_load")],
             rate=RATE_RPS,
             seconds=LOAD_S,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -74,12 +73,12 @@ class Connections:
         if reason := self._hindrance():
             return NotApplicable(reason)
         on = applied_switches(self._context)
-        if not on.pool:
+        if "pool" not in on:
             return NotApplicable("the step is not applied")
         from playbook.answers import PoolUsed
         from playbook.request_load import under_load
 
-        load, usage = under_load(self._context, replace(on, eager_load=True), rate=RATE_RPS, seconds=LOAD_S)
+        load, usage = under_load(self._context, on.having("eager_load"), rate=RATE_RPS, seconds=LOAD_S)
         pool = usage["pool"]
         self._phase.record(
             {"pool_peak_utilization_pct": pool["peak_pct"], "pool_mean_utilization_pct": pool["mean_pct"]}

@@ -15,6 +15,7 @@ from dataclasses import replace
 import httpx
 from sqlalchemy.orm import Session
 
+from playbook.application import applied_switches
 from playbook.context import Context
 from playbook.evidence.compare import Case, Comparison
 from playbook.evidence.hypothetical import Estimate
@@ -53,19 +54,20 @@ class RequestTrial:
         kinds = {step.spec.kind for step in steps}
         if not kinds or not self._context.target.embedded:
             return {}
-        on = Switches.of(kinds if applied else ())
+        settings = applied_switches(self._context)
+        on = Switches({kind: settings.get(kind, {}) for kind in kinds if applied})
         with ExitStack() as stack:
             copy = stack.enter_context(copies.as_found(self._context.target))
             wanted = {
                 "as found": (copy, Switches()),
-                **({"on": (self._context.target.conninfo, on)} if on.on() else {}),
+                **({"on": (self._context.target.conninfo, on)} if on else {}),
             }
             services = process.start_all(list(wanted.values()))
             urls = {name: stack.enter_context(each).url for name, each in zip(wanted, services, strict=True)}
             client = stack.enter_context(httpx.Client(timeout=60))
             found = self._ask(client, urls)
         self._as_found = found["as found"]
-        return found["on"] if on.on() else found["as found"]
+        return found["on"] if on else found["as found"]
 
     def _ask(self, client: httpx.Client, urls: Mapping[str, str]) -> dict[str, dict[Case, Measurement]]:
         blocks: dict[str, dict[Case, list[list[float]]]] = {name: {} for name in urls}

@@ -25,16 +25,18 @@ class Pool(ApplicationChange):
     def with_it(self) -> str:
         """The engine, made once."""
         # Imported here: SQLAlchemy takes a third of a second to load, and most commands need none.
-        from playbook.service.engine import POOL
+        from playbook.service.techniques.pool import SIZE, SIZE_ENV, PoolSettings
 
+        pool = PoolSettings(SIZE)
         return f"""engine = create_engine(  # once in each process, at import; after a fork each child makes its own
     os.environ["{self.spec.url_env}"],  # postgresql+psycopg://…
     echo=os.environ.get("ENVIRONMENT") == "development",  # elsewhere errors alone are logged
-    pool_size={POOL.size},  # by measurement: the peak stays below {self.spec.peak_utilization_pct:g} %
-    max_overflow={POOL.overflow},
-    pool_timeout={POOL.timeout_s:g},  # seconds; then the request fails, and its client is told to come again
-    pool_recycle={POOL.recycle_s},
-    pool_pre_ping={POOL.pre_ping},  # a restart of the database costs no request
+    # by measurement: the peak stays below {self.spec.peak_utilization_pct:g} %
+    pool_size=int(os.environ.get("{SIZE_ENV}", {SIZE})),
+    max_overflow={pool.overflow},
+    pool_timeout={pool.timeout_s:g},  # seconds; then the request fails, and its client is told to come again
+    pool_recycle={pool.recycle_s},
+    pool_pre_ping={pool.pre_ping},  # a restart of the database costs no request
     pool_use_lifo=True,
     # behind PgBouncer in transaction mode: connect_args={{"prepare_threshold": None}}
 )"""

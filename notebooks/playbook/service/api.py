@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -24,37 +25,21 @@ from playbook.service.filters import (
     ProposalFilters,
     Resolution,
     ResultFilters,
+    Text,
 )
+from playbook.service.parts import Change, changes
 from playbook.service.pool import Gauge
 from playbook.service.reads import Endpoint, NotThere
-from playbook.service.results import Kept, written
+from playbook.service.results import Direct, Kept, Results
 from playbook.service.switches import Switches
+from playbook.service.techniques.technique import AS_OF
 from playbook.service.views import encode
 from playbook.service.writes import Write
 
 USAGE_PATH = "/usage"
 """What the pool and the cache came to since the start, or since a DELETE of it."""
-
-
-class Results(Protocol):
-    """What stands between the endpoints and the database: nothing, or a cache."""
-
-    def answer(self, endpoint: Endpoint, key: str, filters: Any, load: Callable[[], bytes]) -> bytes:
-        """The answer to a request, by `load` or from what was kept of an earlier one."""
-
-    def changed(self, tables: Iterable[str]) -> None:
-        """Called after a commit that changed `tables`, or parts of them (see `results.written`)."""
-
-
-class Direct:
-    """Every request is answered from the database."""
-
-    def answer(self, endpoint: Endpoint, key: str, filters: Any, load: Callable[[], bytes]) -> bytes:
-        """By `load`, always."""
-        return load()
-
-    def changed(self, tables: Iterable[str]) -> None:
-        """Nothing was kept."""
+AS_OF_HEADER = "x-as-of"
+"""The moment as of which an answer is true; where it is missing, that was when it was read, or is kept in a cache."""
 
 
 class Service:
@@ -66,19 +51,24 @@ class Service:
         self._results = results
 
     def read(self, endpoint: Endpoint, filters: Any = None, key: str = "") -> Response:
-        """The endpoint's answer."""
+        """The endpoint's answer, with the moment as of which it is true where that is not the present."""
 
         def load() -> bytes:
             with Session(self._engine) as session:
-                return encode(endpoint.read(session, self._switches, filters, key))
+                found = encode(endpoint.read(session, self._switches, filters, key))
+                return f"{session.info.get(AS_OF, '')}\n".encode() + found
 
-        return _json(self._results.answer(endpoint, key, filters, load))
+        as_of, _, body = self._results.answer(endpoint, key, filters, load).partition(b"\n")
+        answer = _json(body)
+        if as_of:
+            answer.headers[AS_OF_HEADER] = as_of.decode()
+        return answer
 
     def write(self, write: Write, key: str, body: Any) -> Response:
-        """Writes in one transaction, and lets go what was read from the tables it changed once that is committed."""
-        changed: set[str] = set(write.tables)
+        """Writes in one transaction, and lets go what was read from the rows it changed once that is committed."""
+        changed: list[Change] = []
         with Session(self._engine) as session:
-            event.listen(session, "after_flush", lambda session, _: changed.update(*map(written, session.dirty)))
+            event.listen(session, "after_flush", lambda session, _: changed.extend(changes(session)))
             with session.begin():
                 answer = encode(write.write(session, key, body))
         self._results.changed(changed)
@@ -88,7 +78,8 @@ class Service:
 def create_app(engine: Engine, switches: Switches, results: Results | None = None) -> FastAPI:
     """The application. Its answers hold what they cost in headers (see `accounting`), `/metrics` what all of them did.
 
-    A database that is down or has no connection left is answered with 503 and `Retry-After`, an unknown key with 404.
+    A database that is down or has no connection left is answered with 503 and `Retry-After`, an unknown key with 404,
+    what cannot be asked for with 422, and a value that the database cannot take with 400.
     """
     # No pages of documentation: they load their scripts from elsewhere.
     app = FastAPI(title="Reference service", docs_url=None, redoc_url=None)
@@ -96,6 +87,8 @@ def create_app(engine: Engine, switches: Switches, results: Results | None = Non
     accounting.watch(engine)
     app.add_middleware(accounting.Accounting)
     app.add_exception_handler(NotThere, _not_there)
+    app.add_exception_handler(RequestValidationError, _refused)
+    app.add_exception_handler(DataError, _not_storable)
     for unavailable in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(unavailable, _unavailable)
     _add_reads(app, service)
@@ -112,7 +105,7 @@ def _add_reads(app: FastAPI, service: Service) -> None:
         return service.read(reads.PROPOSALS, filters)
 
     @app.get(reads.PROPOSAL.path)
-    def proposal(key: str) -> Response:
+    def proposal(key: Text) -> Response:
         return service.read(reads.PROPOSAL, key=key)
 
     @app.get(reads.DASHBOARD.path)
@@ -132,21 +125,21 @@ def _add_reads(app: FastAPI, service: Service) -> None:
         return service.read(reads.ISSUES, filters)
 
     @app.get(reads.RESULTS.path)
-    def results(key: str, filters: Annotated[ResultFilters, Query()]) -> Response:
+    def results(key: Text, filters: Annotated[ResultFilters, Query()]) -> Response:
         return service.read(reads.RESULTS, filters, key)
 
 
 def _add_writes(app: FastAPI, service: Service) -> None:
     @app.patch(writes.CHANGE_PROPOSAL.path)
-    def change_proposal(key: str, body: ProposalChange) -> Response:
+    def change_proposal(key: Text, body: ProposalChange) -> Response:
         return service.write(writes.CHANGE_PROPOSAL, key, body)
 
     @app.post(writes.DECIDE_APPROVAL.path)
-    def decide_approval(key: str, body: Decision) -> Response:
+    def decide_approval(key: Text, body: Decision) -> Response:
         return service.write(writes.DECIDE_APPROVAL, key, body)
 
     @app.post(writes.RESOLVE_ISSUE.path)
-    def resolve_issue(key: str, body: Resolution) -> Response:
+    def resolve_issue(key: Text, body: Resolution) -> Response:
         return service.write(writes.RESOLVE_ISSUE, key, body)
 
 
@@ -159,6 +152,7 @@ def _add_usage(app: FastAPI, gauge: Gauge, results: Results | None) -> None:
         cache = counts and {
             **asdict(counts),
             "hit_rate_pct": counts.hit_rate_pct,
+            "stale_rate_pct": counts.stale_rate_pct,
             "time_saved_pct": counts.time_saved_pct,
         }
         return _json(encode({"pool": pool, "cache": cache}))
@@ -177,6 +171,16 @@ def _json(body: bytes) -> Response:
 
 def _not_there(request: Request, error: Exception) -> Response:
     return Response(encode({"error": str(error)}), 404, media_type="application/json")
+
+
+def _refused(request: Request, error: Any) -> Response:
+    """Where it is wrong and why. What was sent is not sent back: it may hold what is no JSON, such as NaN."""
+    found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
+    return Response(json.dumps({"detail": found}), 422, media_type="application/json")
+
+
+def _not_storable(request: Request, error: Exception) -> Response:
+    return Response(encode({"error": "a value that the database cannot take"}), 400, media_type="application/json")
 
 
 def _unavailable(request: Request, error: Exception) -> Response:

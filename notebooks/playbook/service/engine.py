@@ -8,22 +8,17 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine, create_engine
 
-from playbook.service.pool import PoolSettings
 from playbook.service.switches import Switches
 
 CONNECT_TIMEOUT_S = 2
 """A database that is down is told at once, not after libpq's patience."""
 
 
-POOL = PoolSettings(size=16)
-"""With the switch `pool`: what the sweep of notebook 02_1 recommends for the service's load, with a margin."""
-
-
 def make_engine(conninfo: Mapping[str, Any], switches: Switches, **options: Any) -> Engine:
     """One engine for the process. As found it is SQLAlchemy's ordinary pool: five connections and ten more in need.
 
     The password reaches psycopg only: no URL, and so no `repr` or log, holds it. `options` are `create_engine`'s,
-    in place of the pool that the switch chooses.
+    in place of the pool that a technique chooses.
     """
     parameters = {
         "connect_timeout": CONNECT_TIMEOUT_S,
@@ -31,7 +26,8 @@ def make_engine(conninfo: Mapping[str, Any], switches: Switches, **options: Any)
         **conninfo,
         "options": "-c TimeZone=UTC",
     }
-    if switches.pool and not options:
-        options = POOL.options()
-        parameters |= POOL.connect_options()
+    pool = next((each.pool for each in switches.techniques() if each.pool), None)
+    if pool and not options:
+        options = pool.options()
+        parameters |= pool.connect_options()
     return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters), **options)

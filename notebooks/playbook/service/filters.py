@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_ROWS = 500
 """Rows of a page at most."""
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("a text with a NUL or half a surrogate pair, which PostgreSQL cannot store")
+    return text
+
+
+def _in_calendar(moment: datetime) -> datetime:
+    # The ends of Python's calendar lie outside of it in another zone.
+    if not 1900 <= moment.year <= 2999:
+        raise ValueError("a moment before 1900 or after 2999")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Amount = Annotated[Decimal, Field(max_digits=18, decimal_places=4)]
+Moment = Annotated[datetime, AfterValidator(_in_calendar)]
 
 
 class Filters(BaseModel):
@@ -24,34 +42,34 @@ class Filters(BaseModel):
 class ProposalFilters(Filters):
     """Which proposals to list."""
 
-    status: str | None = None
-    customer_id: str | None = None
-    priority: str | None = None
-    min_value: Decimal | None = None
+    status: Text | None = None
+    customer_id: Text | None = None
+    priority: Text | None = None
+    min_value: Amount | None = None
 
 
 class ContentFilters(Filters):
     """Which content to search; `text` is looked for in titles, whatever its case."""
 
-    type: str | None = None
-    category: str | None = None
+    type: Text | None = None
+    category: Text | None = None
     is_active: bool = True
-    text: str | None = Field(default=None, max_length=200)
+    text: Text | None = Field(default=None, max_length=200)
 
 
 class ApprovalFilters(Filters):
     """Whose approval queue to show."""
 
-    status: str = "IN_PROGRESS"
-    workflow_id: str | None = None
+    status: Text = "IN_PROGRESS"
+    workflow_id: Text | None = None
 
 
 class IssueFilters(Filters):
     """Which validation issues to show."""
 
-    entity_type: str = "PROPOSAL"
-    severity: str | None = None
-    status: str = "OPEN"
+    entity_type: Text = "PROPOSAL"
+    severity: Text | None = None
+    status: Text = "OPEN"
 
 
 class DashboardFilters(BaseModel):
@@ -75,9 +93,9 @@ class ProposalChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    status: str | None = Field(default=None, min_length=1, max_length=40)
+    status: Text | None = Field(default=None, min_length=1, max_length=40)
     priority: Literal["LOW", "MEDIUM", "HIGH", "URGENT"] | None = None
-    due_date: datetime | None = None
+    due_date: Moment | None = None
 
 
 class Decision(BaseModel):
@@ -86,7 +104,7 @@ class Decision(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Literal["APPROVED", "REJECTED", "CANCELLED", "IN_PROGRESS"]
-    comments: str | None = Field(default=None, max_length=2000)
+    comments: Text | None = Field(default=None, max_length=2000)
 
 
 class Resolution(BaseModel):

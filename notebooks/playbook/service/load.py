@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 from hdrh.histogram import HdrHistogram
 
+from playbook.errors import RunError
 from playbook.service.accounting import DATABASE_MS, ROWS, STATEMENTS
 from playbook.service.traffic import Request, Traffic
 
@@ -31,6 +32,7 @@ class Load:
 
     `seconds` is the time over which they were due. An answer that is no success, and no answer at all, is an error;
     its latency counts all the same. Costs come from the service's own headers and are None where it sends none.
+    `parts` are the requests of each name.
     """
 
     seconds: float = 0.0
@@ -40,6 +42,8 @@ class Load:
     bytes: int = 0
     costs: dict[str, float] = field(default_factory=lambda: dict.fromkeys((STATEMENTS, DATABASE_MS, ROWS), 0.0))
     told: int = 0
+    latencies_ms: list[float] = field(default_factory=list, repr=False)
+    parts: dict[str, Load] = field(default_factory=dict, repr=False)
     _latency: Any = field(default_factory=lambda: HdrHistogram(1, _HOUR_US, 3), repr=False)
 
     def percentile_ms(self, percent: float) -> float | None:
@@ -86,12 +90,44 @@ class Load:
         """Bytes of an answer, each request."""
         return self.bytes / self.requests if self.requests else None
 
+    @classmethod
+    def merged(cls, loads: Sequence[Load]) -> Load:
+        """All requests of several loads as one."""
+        whole = cls(seconds=sum(each.seconds for each in loads))
+        for each in loads:
+            whole.requests += each.requests
+            whole.writes += each.writes
+            whole.errors += each.errors
+            whole.bytes += each.bytes
+            whole.told += each.told
+            whole.costs = {name: whole.costs[name] + cost for name, cost in each.costs.items()}
+            whole.latencies_ms += each.latencies_ms
+            whole._latency.add(each._latency)
+        for name in dict.fromkeys(name for each in loads for name in each.parts):
+            whole.parts[name] = cls.merged([each.parts[name] for each in loads if name in each.parts])
+            whole.parts[name].seconds = whole.seconds
+        return whole
+
     def _each(self, name: str) -> float | None:
         return self.costs[name] / self.told if self.told else None
 
+    def part(self, name: str) -> Load:
+        """The requests of that name; none where there were none."""
+        return self.parts.get(name) or Load()
+
+    def cost(self, name: str) -> float:
+        """The `statements`, `database_ms` or `rows` of all requests together."""
+        return self.costs[{"statements": STATEMENTS, "database_ms": DATABASE_MS, "rows": ROWS}[name]]
+
     def add(self, request: Request, seconds: float, answer: httpx.Response | None, error: str) -> None:
         """One request that was answered, or came to nothing."""
+        self._add(request, seconds, answer, error)
+        if request.name:
+            self.parts.setdefault(request.name, Load())._add(request, seconds, answer, error)
+
+    def _add(self, request: Request, seconds: float, answer: httpx.Response | None, error: str) -> None:
         self.requests += 1
+        self.latencies_ms.append(1000 * seconds)
         self.writes += request.method != "GET"
         self._latency.record_value(max(1, min(_HOUR_US, round(1_000_000 * seconds))))
         if error:
@@ -120,14 +156,38 @@ def run(
     for each other (exponential gaps). `seconds` are for one service in all, without the warm-up before its first block.
     """
     loads = tuple(Load() for _ in urls)
-    work = _run(urls, traffic, loads, rate, seconds / blocks, warm_up_s, blocks, seed)
+    _await(_run(urls, traffic, loads, rate, seconds / blocks, warm_up_s, blocks, seed))
+    return loads
+
+
+def settle(url: str, requests: Sequence[Request], at_once: int = 4) -> None:
+    """Sends all of `requests` in their order, a few at once, as fast as they are answered. Nothing is measured.
+
+    Raises:
+        RunError: one was answered with no success.
+    """
+    _await(_settle(url, iter(requests), at_once))
+
+
+async def _settle(url: str, requests: Iterator[Request], at_once: int) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as client:
+
+        async def one_after_the_other() -> None:
+            for request in requests:
+                answer = await client.request(request.method, request.path, json=request.body)
+                if not answer.is_success:
+                    raise RunError(f"{request.method} {request.path} was answered with {answer.status_code}")
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
+
+
+def _await(work: Any) -> None:
     # In a thread of its own, since a notebook's kernel has a loop running already.
     thread = _Thread(work)
     thread.start()
     thread.join()
     if thread.error:
         raise thread.error
-    return loads
 
 
 class _Thread(threading.Thread):
@@ -159,7 +219,7 @@ async def _run(
         if warm_up_s:
             for url, source in zip(urls, requests, strict=True):
                 await _block(client, url, source, Load(), _due(rate, warm_up_s, seed))
-        for block in range(blocks):
+        for block in range(blocks if block_s else 0):
             for url, source, load in zip(urls, requests, loads, strict=True):
                 await _block(client, url, source, load, _due(rate, block_s, seed + 1 + block))
                 load.seconds += block_s

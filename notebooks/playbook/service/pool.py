@@ -117,10 +117,9 @@ class Gauge:
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = self.capacity_of(engine)
         pool = engine.pool
-        if not isinstance(pool, QueuePool):
-            raise TypeError(f"a {type(pool).__name__} has no bound: use QueuePool, SQLAlchemy's default")
-        self.capacity = pool.size() + max(0, pool._max_overflow)
+        assert isinstance(pool, QueuePool)
         self._pool, self._clock = pool, clock
         self._state = _Running(clock(), clock(), out=pool.checkedout(), peak=pool.checkedout())
         self._peaks: deque[tuple[int, int, int]] = deque(maxlen=PEAKS)
@@ -129,6 +128,18 @@ class Gauge:
             event.listen(pool, name, listener)
         self._connect, self._closed = pool.connect, False
         pool.connect = self._waited  # type: ignore[method-assign]  # no event tells that one waits
+
+    @staticmethod
+    def capacity_of(engine: Engine) -> int:
+        """The most connections that can be checked out.
+
+        Raises:
+            TypeError: the engine has no QueuePool, and so no bound that could be reached.
+        """
+        pool = engine.pool
+        if not isinstance(pool, QueuePool):
+            raise TypeError(f"a {type(pool).__name__} has no bound: use QueuePool, SQLAlchemy's default")
+        return pool.size() + max(0, pool._max_overflow)
 
     def close(self) -> None:
         """Watches no more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import select
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from playbook.errors import EmbeddedError, one_line
-from playbook.service.engine import POOL
 from playbook.service.switches import Switches
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +90,7 @@ def start_all(services: Sequence[tuple[Mapping[str, Any], Switches]]) -> list[Ru
             running.append((Running(process, "", switches), process, errors))
             started.callback(running[-1][0].stop)
         for (service, process, errors), (conninfo, switches) in zip(running, services, strict=True):
-            service.url = _begin(process, {"conninfo": dict(conninfo), "switches": switches.on()})
+            service.url = _begin(process, {"conninfo": dict(conninfo), "switches": dict(switches)})
             if not service.url:
                 process.kill()
                 process.wait()
@@ -144,32 +142,20 @@ def make_server(conninfo: Mapping[str, Any], switches: Switches) -> Any:
 
     from playbook.service.api import create_app
     from playbook.service.engine import make_engine
+    from playbook.service.pool import Gauge
 
-    app = create_app(make_engine(conninfo, switches), switches, _results(switches))
+    engine = make_engine(conninfo, switches)
+    found = (each.results(Gauge.capacity_of(engine)) for each in switches.techniques())
+    app = create_app(engine, switches, next(filter(None, found), None))
     return uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     )
 
 
-def _results(switches: Switches) -> Any:
-    """With the switch `cache` a cache in the embedded target's server, empty at every start.
-
-    The server is held as long as this process lives. Copies of the sample come and go under one name, so what an
-    earlier service kept may be of another database.
-    """
-    if not switches.cache:
-        return None
-    from playbook.service.cache import Cache
-    from playbook.service.results import Kept
-    from playbook.target import valkey
-
-    return Kept(Cache(valkey.acquire().server.url, namespace=f"service-{secrets.token_hex(6)}", loaders=POOL.capacity))
-
-
 def main() -> None:
     """The child: settings from the first line of stdin, the URL on stdout, the end of stdin is the end."""
     given = json.loads(sys.stdin.readline())
-    server = make_server(given["conninfo"], Switches.of(given["switches"]))
+    server = make_server(given["conninfo"], Switches(given["switches"]))
     listening = listen()
 
     def end_with_starter() -> None:

@@ -41,6 +41,7 @@ from playbook.service.models import (
     User,
     ValidationIssue,
 )
+from playbook.service.parts import Part
 from playbook.service.switches import Switches
 
 
@@ -50,18 +51,19 @@ class NotThere(LookupError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One thing that can be read: `read(session, switches, filters, key)` answers what JSON can hold.
+    """One thing that can be read: `find(session, switches, filters, key)` answers what JSON can hold.
 
-    `tables` are those that the answer depends on. `sample_filters` and `sample_key` make an example that has an answer
-    on the sample of any scale.
+    `tables` are those that the answer depends on, and `parts` say for each one that the service writes, on what of it.
+    `sample_filters` and `sample_key` make an example that has an answer on the sample of any scale.
     """
 
     name: str
     path: str
     tables: tuple[str, ...]
-    read: Callable[[Session, Switches, Any, str], Any]
+    find: Callable[[Session, Switches, Any, str], Any]
     sample_filters: BaseModel | None = None
     sample_key: str = ""
+    parts: tuple[Part, ...] = ()
 
     @property
     def example(self) -> str:
@@ -69,6 +71,17 @@ class Endpoint:
         given = self.sample_filters.model_dump(exclude_unset=True) if self.sample_filters else {}
         query = f"?{urlencode(given)}" if given else ""
         return self.path.replace("{key}", self.sample_key) + query
+
+    def read(self, session: Session, switches: Switches, filters: Any, key: str) -> Any:
+        """What JSON can hold, read in the way of the techniques that are on."""
+
+        def find() -> Any:
+            return self.find(session, switches, filters, key)
+
+        for technique in switches.techniques():
+            if read := technique.reads.get(self.path):
+                return read(session, filters, key, find)
+        return find()
 
     def read_example(self, session: Session, switches: Switches) -> Any:
         """What the example answers, without HTTP."""
@@ -126,7 +139,7 @@ def show_dashboard(session: Session, switches: Switches, filters: DashboardFilte
     newest = session.scalar(select(func.max(day)))
     daily = (
         session.execute(
-            select(day.label("day"), Proposal.status, *_sums())
+            select(day.label("day"), Proposal.status, *_sums(), func.round(func.avg(Proposal.value), 2))
             .where(Proposal.created_at >= newest - timedelta(days=filters.days - 1))
             .group_by(day, Proposal.status)
             .order_by(day.desc(), Proposal.status)
@@ -135,7 +148,7 @@ def show_dashboard(session: Session, switches: Switches, filters: DashboardFilte
         else []
     )
     totals: Iterable[Any]
-    if switches.eager_load:
+    if "eager_load" in switches:
         totals = session.execute(select(Proposal.status, *_sums()).group_by(Proposal.status).order_by(Proposal.status))
     else:
         statuses = session.scalars(select(Proposal.status).distinct().order_by(Proposal.status)).all()
@@ -186,7 +199,7 @@ def _entity_names(session: Session, switches: Switches, kind: str, keys: list[st
     if kind not in ENTITY_NAMES:
         return {}
     model, name = ENTITY_NAMES[kind]
-    if switches.eager_load:
+    if "eager_load" in switches:
         key = model.__table__.c.id
         return {row[0]: row[1] for row in session.execute(select(key, getattr(model, name)).where(key.in_(keys)))}
     found = {key: session.get(model, key) for key in keys}
@@ -206,7 +219,7 @@ def show_results(session: Session, switches: Switches, filters: ResultFilters, k
     )
     busiest = [func.count().desc(), event.user_id]
     users: Iterable[Any]
-    if switches.eager_load:
+    if "eager_load" in switches:
         users = session.execute(
             select(User.name, User.department, *figures)
             .join(User, User.id == event.user_id)
@@ -243,7 +256,7 @@ def _baselines(session: Session, switches: Switches, hypothesis: str) -> list[An
         baseline.environment,
         baseline.collection_date,
     )
-    if switches.eager_load:
+    if "eager_load" in switches:
         latest = (
             select(*columns)
             .ext(distinct_on(baseline.metric_name))
@@ -266,7 +279,6 @@ def _sums() -> tuple[Any, ...]:
     return (
         func.count().label("proposals"),
         func.sum(Proposal.value).label("value"),
-        func.round(func.avg(Proposal.value), 2).label("average"),
     )
 
 
@@ -275,19 +287,35 @@ def _page(query: Select[Any], filters: Any) -> Select[Any]:
 
 
 def _eager(switches: Switches, options: tuple[ORMOption, ...]) -> tuple[ORMOption, ...]:
-    return options if switches.eager_load else ()
+    return options if "eager_load" in switches else ()
 
 
 _PROPOSAL_TABLES = ("proposals", "customers", "proposal_products", "products", "proposal_sections")
-PROPOSALS = Endpoint("proposal list", "/proposals", _PROPOSAL_TABLES, list_proposals, ProposalFilters(limit=50))
+_LISTED = frozenset({"id", "title", "value", "currency", "due_date", "created_at"})
+PROPOSALS = Endpoint(
+    "proposal list",
+    "/proposals",
+    _PROPOSAL_TABLES,
+    list_proposals,
+    ProposalFilters(limit=50),
+    parts=(Part(Proposal, {"status": "status", "customer_id": "customer_id", "priority": "priority"}, _LISTED),),
+)
 PROPOSAL = Endpoint(
     "proposal detail",
     "/proposals/{key}",
     (*_PROPOSAL_TABLES, "customer_contacts", "users", "approval_executions", "approval_workflows"),
     show_proposal,
     sample_key="p0000010",
+    parts=(Part(Proposal, {"id": "key"}), Part(ApprovalExecution, {"proposal_id": "key"})),
 )
-DASHBOARD = Endpoint("analytics dashboard", "/dashboard", ("proposals",), show_dashboard, DashboardFilters(days=30))
+DASHBOARD = Endpoint(
+    "analytics dashboard",
+    "/dashboard",
+    ("proposals",),
+    show_dashboard,
+    DashboardFilters(days=30),
+    parts=(Part(Proposal, {}, frozenset({"created_at", "status", "value"})),),
+)
 CONTENT = Endpoint("content search", "/content", ("content", "users"), search_content, ContentFilters(limit=50))
 APPROVALS = Endpoint(
     "approval queue",
@@ -295,6 +323,10 @@ APPROVALS = Endpoint(
     ("approval_executions", "approval_workflows", "proposals", "customers", "users"),
     list_approvals,
     ApprovalFilters(limit=50),
+    parts=(
+        Part(ApprovalExecution, {"status": "status", "workflow_id": "workflow_id"}),
+        Part(Proposal, {}, frozenset({"id", "title", "value", "customer_id"})),
+    ),
 )
 ISSUES = Endpoint(
     "validation issues",
@@ -302,6 +334,10 @@ ISSUES = Endpoint(
     ("validation_issues", "validation_rules", "users", *(model.__tablename__ for model, _ in ENTITY_NAMES.values())),
     list_issues,
     IssueFilters(limit=50),
+    parts=(
+        Part(ValidationIssue, {"entity_type": "entity_type", "severity": "severity", "status": "status"}),
+        Part(Proposal, {}, frozenset({"id", "title"})),
+    ),
 )
 RESULTS = Endpoint(
     "hypothesis results",

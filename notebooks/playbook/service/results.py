@@ -1,19 +1,41 @@
-"""The reference service's results, kept in a cache: what an answer was read from, and what a write changes."""
+"""What stands between the endpoints and the database: nothing, or a cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from playbook.service.cache import Cache
-from playbook.service.models import ApprovalExecution, Proposal
-from playbook.service.reads import PROPOSAL, PROPOSALS, Endpoint
+from playbook.service.parts import Change
+from playbook.service.reads import ENDPOINTS, Endpoint
+
+
+class Results(Protocol):
+    """How requests are answered, and told of what was written."""
+
+    def answer(self, endpoint: Endpoint, key: str, filters: Any, load: Callable[[], bytes]) -> bytes:
+        """The answer to a request, by `load` or from what was kept of an earlier one."""
+
+    def changed(self, changes: Iterable[Change]) -> None:
+        """Called after a commit, with the rows that it changed."""
+
+
+class Direct:
+    """Every request is answered from the database."""
+
+    def answer(self, endpoint: Endpoint, key: str, filters: Any, load: Callable[[], bytes]) -> bytes:
+        """By `load`, always."""
+        return load()
+
+    def changed(self, changes: Iterable[Change]) -> None:
+        """Nothing was kept."""
 
 
 class Kept:
-    """Answers from the cache where nothing that they were read from has been written since.
+    """Answers from the cache where no row that they depend on has been written since.
 
-    Finer than tables: a proposal's page and the lists of one customer stay when another proposal is written.
+    Each also holds the versions of whole tables, for writers that cannot say which rows they changed
+    (`cache.bump("proposals")`, a notification).
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -24,31 +46,24 @@ class Kept:
         asked = {"key": key, "filters": None if filters is None else filters.model_dump()}
         return self.cache.get_or_load(endpoint.name.replace(" ", "-"), asked, load, tables=read(endpoint, key, filters))
 
-    def changed(self, tables: Iterable[str]) -> None:
-        """Called after a commit, with what `written` named."""
-        self.cache.bump(*tables)
+    def changed(self, changes: Iterable[Change]) -> None:
+        """Lets go what the rows may be part of."""
+        if tags := {tag for change in changes for tag in written(change)}:
+            self.cache.bump(*sorted(tags))
 
 
 def read(endpoint: Endpoint, key: str, filters: Any) -> tuple[str, ...]:
-    """The tables that an answer is read from, or the part of one that its key or filters leave."""
-    parts: dict[str, str] = {}
-    if endpoint is PROPOSAL:
-        parts = {"proposals": f"proposals/id/{key}", "approval_executions": f"approval_executions/proposal/{key}"}
-    elif endpoint is PROPOSALS and filters.customer_id:
-        parts = {"proposals": f"proposals/customer/{filters.customer_id}"}
-    return tuple(parts.get(table, table) if _nameable(parts.get(table, table)) else table for table in endpoint.tables)
+    """What an answer depends on: its tables, and the parts of those that the service writes."""
+    asked = {"key": key, **({} if filters is None else filters.model_dump())}
+    return (*endpoint.tables, *(part.read(endpoint.name, asked) for part in endpoint.parts))
 
 
-def written(row: Any) -> set[str]:
-    """The table of a row that is written, and the parts of it that the row belongs to."""
-    names = {row.__tablename__}
-    if isinstance(row, Proposal):
-        names |= {f"proposals/id/{row.id}", f"proposals/customer/{row.customer_id}"}
-    elif isinstance(row, ApprovalExecution):
-        names.add(f"approval_executions/proposal/{row.proposal_id}")
-    return {name for name in names if _nameable(name)}
-
-
-def _nameable(name: str) -> bool:
-    """Whether a name made of a client's text may stand in a key; if not, the whole table stands there."""
-    return len(name) <= 100 and name.replace("/", "").replace("_", "").replace("-", "").isalnum() and name.isascii()
+def written(change: Change) -> set[str]:
+    """What depends on a row that was written."""
+    return {
+        tag
+        for endpoint in ENDPOINTS
+        for part in endpoint.parts
+        if part.model is change.model
+        for tag in part.written(endpoint.name, change)
+    }

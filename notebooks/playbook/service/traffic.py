@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import accumulate, islice, product
 from typing import Any, Literal
 from urllib.parse import urlencode
 
 import psycopg
+
+from playbook.service.reads import ENDPOINTS
 
 KEYS = 5000
 """Different requests that there are."""
 SKEW = 1.0
 """Zipf's exponent: of 5,000 keys the first ten are a third of all requests."""
 WRITE_SHARE = 0.05
+WRITES_EACH = 600
+"""Different writes of each kind, to the newest rows."""
 
 ENTITIES = (None, "CONTENT", "PRODUCT", "CUSTOMER")
 SEVERITIES = (None, "CRITICAL", "HIGH", "MEDIUM")
@@ -24,11 +29,12 @@ SEVERITIES = (None, "CRITICAL", "HIGH", "MEDIUM")
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `body` is JSON."""
+    """One request. `body` is JSON; `name` says what it is about, where a service has names for that."""
 
     path: str
     method: Literal["GET", "POST", "PATCH"] = "GET"
     body: dict[str, Any] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,18 @@ class Traffic:
                 yield draw.choice(self.writes)
             else:
                 yield self.reads[bisect(weights, draw.random() * weights[-1])]
+
+    def settled(self, number: int, seed: int = 1) -> list[Request]:
+        """Of the first `number` requests those after which a cache holds what it would hold after all of them.
+
+        These are all writes, and of the reads of one thing the last: an earlier one was answered from the cache, or
+        what it left there was let go by a write or found again by the last.
+        """
+        asked = list(islice(self.requests(seed), number))
+        last = {request.path: place for place, request in enumerate(asked) if request.method == "GET"}
+        return [
+            request for place, request in enumerate(asked) if request.method != "GET" or last[request.path] == place
+        ]
 
 
 def of_paths(paths: Sequence[str]) -> Traffic:
@@ -115,26 +133,40 @@ def _reads(every: dict[str, list[str]], keys: int) -> tuple[Request, ...]:
                 paths.setdefault(found)
         if len(paths) >= keys:
             break
-    return tuple(Request(path) for path in list(paths)[:keys])
+    return tuple(Request(path, name=_name(path)) for path in list(paths)[:keys])
+
+
+def _name(path: str) -> str:
+    """The name of the endpoint that answers it."""
+    shape = re.sub(r"^(/\w+)/[^/?]+", r"\1/{key}", path).partition("?")[0]
+    return next(endpoint.name for endpoint in ENDPOINTS if endpoint.path == shape)
 
 
 def _writes(every: dict[str, list[str]]) -> tuple[Request, ...]:
+    """A third each changes proposals, decides approvals and settles issues; each of them changes what is shown."""
+    days = [f"2027-01-{day:02}T12:00:00Z" for day in (4, 11, 18, 25)]
+    changes = [
+        *({"priority": priority, "due_date": day} for priority, day in zip(every["priority"], days, strict=False)),
+        *({"status": status} for status in every["status"][:2]),
+    ]
+    decisions = [
+        {"status": status, "comments": comment}
+        for status, comment in (("IN_PROGRESS", "seen"), ("APPROVED", "agreed"), ("REJECTED", "too dear"))
+    ]
+    settlements = [{"status": status} for status in ("OPEN", "RESOLVED", "DISMISSED")]
     return (
-        *(
-            Request(f"/proposals/{key}", "PATCH", {"priority": priority})
-            for key, priority in product(every["proposal"][:100], ("LOW", "HIGH"))
-        ),
-        *(
-            Request(f"/approvals/{key}/decision", "POST", {"status": "IN_PROGRESS", "comments": "seen"})
-            for key in every["approval"]
-        ),
-        *(Request(f"/validation-issues/{key}/resolution", "POST", {"status": "OPEN"}) for key in every["issue"]),
+        *_each(every["proposal"][:100], changes, "/proposals/{}", "PATCH"),
+        *_each(every["approval"], decisions, "/approvals/{}/decision", "POST"),
+        *_each(every["issue"], settlements, "/validation-issues/{}/resolution", "POST"),
     )
 
 
-def _pair(text: str) -> tuple[str, str]:
-    first, _, second = text.partition("/")
-    return first, second
+def _each(
+    keys: Sequence[str], bodies: Sequence[dict[str, Any]], path: str, method: Literal["POST", "PATCH"]
+) -> Iterator[Request]:
+    for number in range(WRITES_EACH if keys else 0):
+        key, body = keys[number % len(keys)], bodies[number // len(keys) % len(bodies)]
+        yield Request(path.format(key), method, body, "writes")
 
 
 def _path(path: str, **parameters: str | int | None) -> str:

@@ -130,14 +130,14 @@ def issue(row: ValidationIssue, entity: str | None) -> dict[str, Any]:
 
 def total(row: Any) -> dict[str, Any]:
     """All proposals of one status."""
-    status, proposals, value, average = row
-    return {"status": status, "proposals": proposals, "value": value, "average": average}
+    status, proposals, value = row
+    return {"status": status, "proposals": proposals, "value": value}
 
 
 def daily(row: Any) -> dict[str, Any]:
     """The proposals of one day and status."""
-    day, *rest = row
-    return {"day": day.date(), **total(rest)}
+    day, *rest, average = row
+    return {"day": day.date(), **total(rest), "average": average}
 
 
 def result(row: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the service writes. Each write says which tables it changed, so that what was read from them can be let go."""
+"""What the service writes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from playbook.service.reads import NotThere
 
 @dataclass(frozen=True)
 class Write:
-    """One thing that can be written: `write(session, key, body)` changes `tables` and answers what JSON can hold."""
+    """One thing that can be written: `write(session, key, body)` changes rows and answers what JSON can hold."""
 
     path: str
-    tables: tuple[str, ...]
     write: Callable[[Session, str, Any], Any]
 
 
@@ -56,7 +55,7 @@ def _existing(session: Session, model: type[Any], key: str) -> Any:
     return found
 
 
-CHANGE_PROPOSAL = Write("/proposals/{key}", ("proposals",), change_proposal)
-DECIDE_APPROVAL = Write("/approvals/{key}/decision", ("approval_executions",), decide_approval)
-RESOLVE_ISSUE = Write("/validation-issues/{key}/resolution", ("validation_issues",), resolve_issue)
+CHANGE_PROPOSAL = Write("/proposals/{key}", change_proposal)
+DECIDE_APPROVAL = Write("/approvals/{key}/decision", decide_approval)
+RESOLVE_ISSUE = Write("/validation-issues/{key}/resolution", resolve_issue)
 WRITES = (CHANGE_PROPOSAL, DECIDE_APPROVAL, RESOLVE_ISSUE)

@@ -69,8 +69,13 @@ class Counts:
 
     @property
     def hit_rate_pct(self) -> float | None:
-        """The share of requests answered from the cache; None without requests."""
-        return 100 * (self.hits + self.stale) / self.requests if self.requests else None
+        """The share of requests answered from the cache with a fresh value; None without requests."""
+        return 100 * self.hits / self.requests if self.requests else None
+
+    @property
+    def stale_rate_pct(self) -> float | None:
+        """The share answered from the cache with a value past its time; None without requests."""
+        return 100 * self.stale / self.requests if self.requests else None
 
     @property
     def time_saved_pct(self) -> float | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+_VERSION_MS = 24 * 3600 * 1000
 _READ = """
 local versions = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS do
   if not versions[i] then
     versions[i] = ARGV[3] .. i
-    redis.call('SET', KEYS[i], versions[i])
+    redis.call('SET', KEYS[i], versions[i], 'PX', VERSION_MS)
   end
 end
 local key = ARGV[1] .. table.concat(versions, '.') .. ARGV[2]
@@ -31,13 +32,15 @@ ENTRY, TAKEN, ABSENT = b"+", b"!", b"?"
 def read_script(max_bytes: int, load_ms: int) -> bytes:
     """The script READ: the entry that is valid now, or else its key, and whether the caller is to load it.
 
-    The entry's key holds the version of each table that it was read from, in KEYS; a version that is missing (the
-    server is new, or has evicted it) is made here and never was before, so nothing stale can come back. ARGV: what
+    The entry's key holds the version of each table that it was read from, in KEYS; a version that is missing (a table
+    was written, the server is new, or has evicted it) is made here and never was before, so nothing stale can come
+    back. It is forgotten after a day, so that names that nobody reads any more take no room for ever. ARGV: what
     stands in the key before the versions and after them, a text never used before that becomes the caller's token, and
     anything but '' to be given no entry (it was unreadable, or is to be loaded anew). An entry of more than `max_bytes`
     is none; `load_ms` is for how long a caller holds the load.
     """
-    return _READ.replace("MAX_BYTES", str(max_bytes)).replace("LOAD_MS", str(load_ms)).encode()
+    script = _READ.replace("MAX_BYTES", str(max_bytes)).replace("LOAD_MS", str(load_ms))
+    return script.replace("VERSION_MS", str(_VERSION_MS)).encode()
 
 
 FILL = b"""

@@ -141,8 +141,9 @@ class Server:
         with self._owing:
             if not (owed := sorted(self._owed)):
                 return
-            pairs = [text.encode() for table in owed for text in (self._version_key(table), self.fresh())]
-            connection.send_packed_command((packed(b"MSET", *pairs),), check_health=False)
+            versions = [self._version_key(table).encode() for table in owed]
+            # The next to read makes new ones; so what nobody has read since leaves nothing behind.
+            connection.send_packed_command((packed(b"DEL", *versions),), check_health=False)
             connection.read_response()
             self._owed.clear()
         self._counts.add(bumps=len(owed))
