@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from ruamel.yaml import YAML
 
+import fix_results
 from playbook.settings import DEFAULT_PLAN, ROOT
 from playbook.target import sample
 
@@ -98,6 +100,16 @@ def test_the_commands_of_refreshing_run(foreign):
     start = COMMANDS.index(".venv/bin/playbook refresh")
     for command in COMMANDS[start : start + 3]:
         done = bash(command, PLAYBOOK_TARGET="env:DATABASE_URL", DATABASE_URL=foreign)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+def test_the_commands_of_comparing_run(tmp_path):
+    start = COMMANDS.index(".venv/bin/playbook compare out/monday out/tuesday")
+    for name in ("monday", "tuesday"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "results.json").write_text(json.dumps(fix_results.good()))
+    for command in COMMANDS[start : start + 2]:
+        done = bash(command.replace("out/", f"{tmp_path}/out/"))
         assert done.returncode == 0, (command, done.stderr)
 
 

@@ -11,21 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from playbook import maintaining, refreshing, report, reviewing, undoing
-from playbook.context import open_context
-from playbook.errors import PlaybookError, UsageError
-from playbook.matrix import priority_matrix
-from playbook.plan import schedule
-from playbook.run import run as run_notebooks
+from playbook.errors import EXIT_GATE, EXIT_OK, PlaybookError, UsageError
 from playbook.settings import NOTEBOOKS, Settings
 from playbook.target.url import holds_secret
-from playbook.tell import print_kept, print_maintained, print_matrix, print_refreshed, print_steps, print_undone
+
+# What a command calls is imported where it is called: loading all of it takes longer than to compare two runs.
+if TYPE_CHECKING:
+    from playbook.context import Context
 
 app = typer.Typer(
     add_completion=False,
@@ -90,8 +88,12 @@ def run(
         list[str] | None, typer.Option("--api-path", help="What to ask it for: --api-path /orders /orders/1")
     ] = None,
     api_rate: Annotated[float | None, typer.Option("--api-rate", help="Requests a second. Default: 5.")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 3 when a target of the plan is missed.")] = False,
 ) -> None:
     """Run the plan's notebooks headlessly; write results.json, report.html, junit.xml and undo.sql."""
+    from playbook import report
+    from playbook.run import run as run_notebooks
+
     settings = _settings(
         target,
         plan=plan,
@@ -111,11 +113,28 @@ def run(
     )
     with _status() as progress:
         watch = _watch(progress)
-        result = run_notebooks(settings, only=tuple(only or ()), progress=progress, watch=watch, say=_say)
+        result = run_notebooks(settings, only=tuple(only or ()), gate=gate, progress=progress, watch=watch, say=_say)
     for line in report.summary_lines(result.results):
         out.print(escape(line))
     out.print(f"report: {escape(_near(result.folder / 'report.html'))}")
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The folder of a run.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The folder of the run to hold against it.")],
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 3 on a regression or a missed target.")] = False,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: beside NEW.")] = None,
+) -> None:
+    """Hold a run against an earlier one; write compare.md and compare.junit.xml."""
+    from playbook import comparing
+    from playbook.tell import print_compared
+
+    done = comparing.compare(old, new, folder)
+    print_compared(out, done.compared)
+    out.print(f"summary: {escape(_near(done.markdown))}")
+    raise typer.Exit(EXIT_GATE if gate and not done.compared.passes else EXIT_OK)
 
 
 @app.command("plan")
@@ -130,8 +149,12 @@ def plan_(
     ] = None,
 ) -> None:
     """Print the priority matrix with each step's status on the target; changes nothing."""
+    from playbook import reviewing
+    from playbook.matrix import priority_matrix
+    from playbook.tell import print_matrix
+
     with _status() as progress:
-        context = open_context(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+        context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
         matrix = priority_matrix(context)
         saved = reviewing.save(context, save) if save else None
     print_matrix(out, context, matrix)
@@ -144,8 +167,10 @@ def status(
     target: TargetOption = None, plan: PlanOption = None, scale: ScaleOption = None, journal: JournalOption = None
 ) -> None:
     """Show what the journal says was applied, dropped or undone on the target."""
+    from playbook.tell import print_steps
+
     with _status() as progress:
-        context = open_context(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
         entries = context.journal.entries()
     print_steps(out, context, entries)
 
@@ -159,8 +184,11 @@ def undo(
     journal: JournalOption = None,
 ) -> None:
     """Take applied steps back from the journal, the last one first."""
+    from playbook import undoing
+    from playbook.tell import print_undone
+
     with _status() as progress:
-        context = open_context(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
         undone = undoing.undo(context, tuple(steps or ()))
     print_undone(out, context, undone)
     raise typer.Exit(1 if any(one.error for one in undone) else 0)
@@ -177,8 +205,10 @@ def uninstall(
     ] = False,
 ) -> None:
     """Remove the journal; refused while steps are applied, since their undo would be lost."""
+    from playbook import undoing
+
     with _status() as progress:
-        context = open_context(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
         place = undoing.uninstall(context, keep_steps=keep_steps)
     out.print(escape(f"removed: {place}"))
 
@@ -203,7 +233,7 @@ def serve(
     from playbook.service.switches import Switches
 
     with _status() as progress:
-        context = open_context(_settings("embedded", plan=plan, scale=scale, journal=journal), progress)
+        context = _open(_settings("embedded", plan=plan, scale=scale, journal=journal), progress)
     chosen = {None: applied_switches(context), True: None, False: Switches.optimized()}[as_found]
     service.run(context.target, chosen, port=port, say=lambda text: out.print(escape(text)))
 
@@ -222,10 +252,14 @@ def refresh(
     journal: JournalOption = None,
 ) -> None:
     """Refresh the summaries that stand, where their tables have changed."""
+    from playbook import refreshing
+    from playbook.plan import schedule
+    from playbook.tell import print_kept, print_refreshed
+
     settings = _settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal)
     chosen, interval = tuple(steps or ()), schedule.every(every) if every else None
     with _status() as progress:
-        context = open_context(settings, progress)
+        context = _open(settings, progress)
         if show or timers:
             there = refreshing.kept(context, chosen)
         elif not interval:
@@ -236,11 +270,17 @@ def refresh(
         options = refreshing.options(settings)
         out.print(escape(refreshing.timers(there, interval, options)))
     elif interval:
-        for outcomes in refreshing.repeat(lambda: open_context(settings), chosen, interval, _stopped()):
+        for outcomes in refreshing.repeat(lambda: _open(settings), chosen, interval, _stopped()):
             print_refreshed(out, outcomes)
     else:
         print_refreshed(out, outcomes)
         raise typer.Exit(1 if any(one.word == "failed" for one in outcomes) else 0)
+
+
+def _open(settings: Settings, progress: Any = None) -> Context:
+    from playbook.context import open_context, silent
+
+    return open_context(settings, progress or silent)
 
 
 def _stopped() -> threading.Event:
@@ -259,8 +299,11 @@ def maintain(
     journal: JournalOption = None,
 ) -> None:
     """Make the next partitions of the tables that the plan partitioned."""
+    from playbook import maintaining
+    from playbook.tell import print_maintained
+
     with _status() as progress:
-        context = open_context(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+        context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
         maintained = maintaining.maintain(context)
     print_maintained(out, context, maintained)
     raise typer.Exit(1 if any(one.error for one in maintained) else 0)

@@ -23,6 +23,10 @@ PlaybookError                exit code 2 unless said otherwise
 
 from __future__ import annotations
 
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
+"""What a command exits with: done; a step or a notebook failed, or rows differ; wrong usage, or the target cannot be
+worked on; the gate."""
+
 
 class PlaybookError(Exception):
     """Base of all errors that a user can mend; `str()` is one line for the terminal."""

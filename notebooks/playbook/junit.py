@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from playbook import outcome
+from playbook import figures, outcome
+from playbook.regressions import Compared
 from playbook.results import Comparison, Notebook, Results, Step
 
 _SKIPPED = ("planned", "blocked", "not_applicable", "covered")
@@ -25,9 +26,30 @@ def document(results: Results) -> bytes:
         cases = [case for step in steps for case in (_step(step), *map(_rows, results.of(step)))]
         cases += [_rows(each) for each in results.elsewhere if each.step.partition("/")[0] == phase]
         _suite(root, results, f"phase {phase}", cases)
+    return _finished(root, results.seconds)
+
+
+def of_compared(compared: Compared) -> bytes:
+    """Two runs compared: a suite a topic, a case for each thing; regressions and missed targets are failures."""
+    root = Element("testsuites", name="playbook compare")
+    alarms = {(each.topic, each.name) for each in (*compared.of("regression"), *compared.missed)}
+    for topic in dict.fromkeys(each.topic for each in compared.differences):
+        cases = []
+        for each in (each for each in compared.differences if each.topic == topic):
+            case = Element("testcase", classname=f"compare {topic}", name=each.name, time=_time(0))
+            if (each.topic, each.name) in alarms:
+                _told(case, "failure", ": ".join(filter(None, (f"{each.old} {figures.ARROW} {each.new}", each.reason))))
+            elif each.word == "not compared":
+                _told(case, "skipped", each.reason or "not compared")
+            cases.append(case)
+        _suite(root, compared.new, topic, cases)
+    return _finished(root, None)
+
+
+def _finished(root: Element, seconds: float | None) -> bytes:
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
-    root.set("time", _time(results.seconds))
+    root.set("time", _time(seconds))
     indent(root)
     return tostring(root, encoding="utf-8", xml_declaration=True)
 

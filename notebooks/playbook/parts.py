@@ -17,7 +17,7 @@ from playbook.target.sql import Statement
 
 COSTS = ("size_bytes", "write_overhead_pct", "write_overhead_ci95")
 """What stands beside every gain: disk, and what writers pay with its 95 % interval."""
-LISTS = ("steps", "comparisons", "estimates", "findings", "targets", "expected")
+LISTS = ("steps", "comparisons", "estimates", "findings", "targets", "expected", "measured")
 
 
 def step_row(step: Step, state: State, **measured: Any) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from playbook.evidence.measure import Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
 from playbook.refreshes import Refreshes
+from playbook.standing import rows_of
 from playbook.step import State, Step
 from playbook.target.server_errors import masked
 from playbook.trial import Trial
@@ -41,6 +42,8 @@ from playbook.trial import Trial
 if TYPE_CHECKING:
     from playbook.request_trial import RequestTrial
 
+IN_PLACE = ("applied", "exists")
+"""The statuses of a step whose object stands and serves."""
 WRITES_S = 1.5
 """Seconds for measuring what writers pay for one step; where the disk is noisy it takes up to three times that."""
 
@@ -59,6 +62,7 @@ class Phase:
         self._states: dict[str, State] = {}
         self._before: dict[Case, Measurement] = {}
         self._after: dict[Case, Measurement] = {}
+        self._measured_before: dict[Case, Measurement] = {}  # by this run, where _before may hold what one before kept
         self._estimates: list[Estimate] = []
         self._found: dict[str, StepVerdict] = {}
         self._metrics: dict[str, float | None] = {}
@@ -88,6 +92,7 @@ class Phase:
         open_steps = [step for step in self.steps if self._is_open(step) and not step.stands_now()]
         kept = tuple(step.id for step in self.steps if step not in open_steps and self._kept(step, "before"))
         self._before = self._trial.measure(open_steps)
+        self._measured_before = dict(self._before)
         if not self._context.settings.applies:
             self._estimates = [each for step in open_steps for each in self._trial.estimates(step)]
         for step in self.steps:
@@ -133,7 +138,7 @@ class Phase:
 
     def after(self) -> Measured:
         """The same measurement again, the rows with and without the change, and what writers pay. Changes no table."""
-        standing = [step for step in self.steps if self._state(step).status in {"applied", "exists"}]
+        standing = [step for step in self.steps if self._state(step).status in IN_PLACE]
         if any(step.change.answers for step in standing if step.change):
             self._context.refresh()  # what answers the claims reads relations that were made just now
         to_judge = [step for step in standing if not self._kept_comparisons(step)]
@@ -350,9 +355,17 @@ class Phase:
                 "steps": rows,
                 "comparisons": [each.to_json() for verdict in found if verdict for each in verdict.comparisons],
                 "estimates": [each.to_json() for each in self._estimates],
+                "measured": self._standing(),
                 "metrics": self._metrics,
             },
         )
+
+    def _standing(self) -> list[dict[str, Any]]:
+        """The queries as this run leaves them."""
+        if not self._measured_before and not self._after:
+            return []
+        steps = [(step, self._state(step).status in IN_PLACE) for step in self.steps]
+        return rows_of(self._trial, self.spec.id, steps, self._measured_before, self._after)
 
 
 def _trial(context: Context, steps: list[Step]) -> Trial | RequestTrial:

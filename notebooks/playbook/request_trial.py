@@ -27,6 +27,7 @@ from playbook.service.engine import make_engine
 from playbook.service.reads import ENDPOINTS, Endpoint
 from playbook.service.switches import Switches
 from playbook.service.views import encode
+from playbook.standing import Shape
 from playbook.step import Step
 
 ROUNDS = 20
@@ -48,6 +49,18 @@ class RequestTrial:
     def cases(self, step: Step) -> list[Case]:
         """One for each endpoint: a switch is for all of them."""
         return [_case(endpoint) for endpoint in ENDPOINTS]
+
+    def claimed(self, step: Step) -> list[Case]:
+        """The same: none of them is only a control."""
+        return self.cases(step)
+
+    def beside(self, found: Mapping[Case, Measurement]) -> list[Measurement]:
+        """The service as found, where it was asked beside the one with the switches on."""
+        return [each for case, each in self._as_found.items() if found.get(case) is not each]
+
+    def shape(self, found: Measurement, when: str) -> Shape:
+        """How many statements the request sends."""
+        return self._sent("on" if when == "after" else "as found", (found.query, found.bind)), None, ()
 
     def measure(self, steps: Iterable[Step], *, applied: bool = False) -> dict[Case, Measurement]:
         """The service as found; once `steps` are `applied`, with their switches alone, and as found beside it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from statistics import median
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -154,6 +155,37 @@ class Comparison(_Part):
         return {True: "same", False: "differ", None: "not compared"}[self.same_rows]
 
 
+class Measured(_Part):
+    """One query as the run left it: its rounds (ms, block by block), warm median buffers and plan.
+
+    `when` tells whether it was measured `before` the phase's steps or `after` them; a control (`control`) ran beside.
+    `nodes` are a plan's, or in one word the statements of a request.
+    """
+
+    phase: Text = ""
+    when: Text = ""
+    step: Text = ""
+    query: Text = ""
+    bind: Text = ""
+    control: bool = False
+    rounds_ms: tuple[tuple[float, ...], ...] = ()
+    buffers: Figure = None
+    nodes: Texts = ()
+    plan_hash: Text = ""
+    indexes: Texts = ()
+    error: Text = ""
+
+    @property
+    def rounds(self) -> int:
+        """The rounds of all blocks."""
+        return sum(map(len, self.rounds_ms))
+
+    @property
+    def median_ms(self) -> float | None:
+        """The median over all rounds."""
+        return median(ms for block in self.rounds_ms for ms in block) if self.rounds else None
+
+
 class Estimate(_Part):
     """What the planner expects of a step for one query, by HypoPG; `used` tells whether it would read the index."""
 
@@ -271,6 +303,7 @@ class Results(_Part):
     steps: tuple[Step, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     estimates: tuple[Estimate, ...] = ()
+    measured: tuple[Measured, ...] = ()
     findings: tuple[Finding, ...] = ()
     metrics: dict[Text, Figure] = {}
     targets: tuple[Limit, ...] = ()

@@ -16,7 +16,7 @@ from typing import Any
 from playbook import report
 from playbook.assess.assessment import NOTEBOOK
 from playbook.context import Context, Progress, open_context, silent
-from playbook.errors import PlaybookError, UsageError, one_line
+from playbook.errors import EXIT_FAILED, EXIT_GATE, EXIT_OK, PlaybookError, UsageError, one_line
 from playbook.monitor import targets
 from playbook.parts import merge, read_part, undo_sql
 from playbook.plan.workload import load
@@ -24,9 +24,6 @@ from playbook.reviewing import verify
 from playbook.settings import NOTEBOOKS, Settings, writable_folder
 from playbook.step import Step, missing_grants, planned_steps
 from playbook.target.connect import scrub
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
-
 
 CURRENT_STATE = NOTEBOOK
 """The health check, which no plan has to name: it comes first, on any target. `--only 0` runs it alone."""
@@ -60,13 +57,15 @@ def run(
     settings: Settings,
     *,
     only: tuple[str, ...] = (),
+    gate: bool = False,
     progress: Progress,
     watch: Watch | None = None,
     say: Callable[[str], None] = silent,
 ) -> RunResult:
     """Runs the plan's notebooks against the target, one after the other; a failed one does not stop the next.
 
-    `say` is told, a line at a time, what a person should know before anything is changed.
+    `say` is told, a line at a time, what a person should know before anything is changed. With `gate` the exit code of
+    a run that went well is 3 when a target of the plan was missed; one that was not measured is not missed.
 
     Raises:
         PlaybookError: before the first notebook starts: a wrong plan, phase or folder, a target that cannot be reached
@@ -98,7 +97,9 @@ def run(
     )
     results["targets"] = targets.complete(context.plan.targets, results["targets"], results["metrics"])
     _write(settings.folder, results, context)
-    return RunResult(results, settings.folder, _exit_code(results, ended))
+    code = _exit_code(results, ended)
+    missed = any(target["met"] is False for target in results["targets"])
+    return RunResult(results, settings.folder, EXIT_GATE if gate and missed and code == EXIT_OK else code)
 
 
 def chosen_notebooks(context: Context, only: tuple[str, ...]) -> list[str]:

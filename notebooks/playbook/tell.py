@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from playbook import figures
-from playbook.context import Context
-from playbook.journal import Entry
-from playbook.maintaining import Maintained
-from playbook.matrix import MatrixItem
-from playbook.refreshing import Kept, Outcome
-from playbook.undoing import Undone
+from playbook.markdown import headline
+from playbook.regressions import Compared, count
+
+if TYPE_CHECKING:
+    from playbook.context import Context
+    from playbook.journal import Entry
+    from playbook.maintaining import Maintained
+    from playbook.matrix import MatrixItem
+    from playbook.refreshing import Kept, Outcome
+    from playbook.undoing import Undone
 
 
 def print_matrix(console: Console, context: Context, matrix: list[MatrixItem]) -> None:
@@ -86,6 +92,21 @@ def print_maintained(console: Console, context: Context, maintained: list[Mainta
         console.print(escape(f"{one.step}: {', '.join(one.made) or 'no partition was missing'}"))
         if one.error:
             console.print(escape(f"{one.step}: {one.error}"))
+
+
+def print_compared(console: Console, compared: Compared) -> None:
+    """The verdict, what the reader has to know first, then what is not as it was, the regressions first."""
+    for note in compared.notes:
+        console.print(escape(f"note: {note}"))
+    alarms = compared.of("regression") + [each for each in compared.missed if each.word != "regression"]
+    told = alarms + [each for word in ("changed", "better") for each in compared.of(word) if each not in alarms]
+    if told:
+        table = Table("", "", "what", "was", "is", "why", box=None, pad_edge=False)
+        for each in told:
+            word = "missed" if each in alarms and each.word != "regression" else each.word
+            table.add_row(word, each.topic, *map(escape, (each.name, each.old, each.new, each.reason)))
+        console.print(table)
+    console.print(escape(f"{headline(compared)}. Compared: {count(compared.differences) or 'nothing'}."))
 
 
 def print_undone(console: Console, context: Context, undone: list[Undone]) -> None:

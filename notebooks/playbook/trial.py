@@ -20,6 +20,7 @@ from playbook.evidence.statistics import Drift
 from playbook.plan.admission import admit
 from playbook.plan.binds import bind, rebind
 from playbook.plan.workload import Bound, load
+from playbook.standing import Shape
 from playbook.step import Step
 
 BLOCKS = 2
@@ -113,6 +114,18 @@ class Trial:
     def cases(self, step: Step) -> list[Case]:
         """What is measured for the step: its claims, then the controls."""
         return [_case(bound) for bound in [*self.claims(step), *self.controls()]]
+
+    def claimed(self, step: Step) -> list[Case]:
+        """What the step claims to speed up."""
+        return [_case(bound) for bound in self.claims(step)]
+
+    def beside(self, found: Mapping[Case, Measurement]) -> list[Measurement]:
+        """The controls among what was measured."""
+        return [found[case] for case in map(_case, self.controls()) if case in found]
+
+    def shape(self, found: Measurement, when: str) -> Shape:
+        """The query's plan."""
+        return (found.plan.nodes, found.plan.hash, found.plan.indexes) if found.plan else ((), None, ())
 
     def compare(
         self, step: Step, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]
