@@ -173,7 +173,8 @@ def test_twenty_seeds_without_a_change_raise_no_alarm():
         ({"nodes": ["Limit", "Index Only Scan"], "plan_hash": "b"}, "changed", "another plan"),
         ({"nodes": ["Limit", "Bitmap Heap Scan"], "plan_hash": "b", "buffers": 300}, "regression", "another plan"),
         ({"nodes": ["4 statements"], "plan_hash": ""}, "changed", ""),
-        ({"error": "it took longer than 30 s", "rounds_ms": []}, "regression", "it took longer than 30 s"),
+        ({"error": "longer than the timeout of 30 s", "rounds_ms": []}, "regression", "the timeout of 30 s"),
+        ({"error": "7 rounds do not fit into the budget of 3 s", "rounds_ms": []}, "not compared", "budget"),
     ],
 )
 def test_plans_and_buffers_are_compared_exactly(changes, word, said):

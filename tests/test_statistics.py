@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from playbook.evidence.ranks import mann_whitney
 from playbook.evidence.statistics import Drift, drift, judge, ratio
 
 BEFORE, AFTER = (20, 20), (20, 20)
@@ -273,3 +274,17 @@ def test_faster_one_way_is_slower_the_other_way(seed, gain):
     forth, back = judge(before, after).verdict, judge(after, before).verdict
     assert (mirror.get(forth) == back) or {forth, back} <= {"unproven", "faster", "slower"}
     assert {forth, back} not in ({"faster"}, {"slower"})
+
+
+@settings(deadline=None)
+@given(
+    first=st.lists(st.floats(0.01, 100), min_size=7, max_size=45),
+    second=st.lists(st.floats(0.01, 100), min_size=7, max_size=45),
+    digits=st.sampled_from([0, 1, 6]),
+)
+def test_the_rank_test_is_scipys(first, second, digits):
+    from scipy.stats import mannwhitneyu
+
+    sides = [np.round(side, digits) for side in (first, second)]
+    wanted = mannwhitneyu(*sides).pvalue
+    assert mann_whitney(*sides) == pytest.approx(1.0 if math.isnan(wanted) else wanted, rel=1e-9, abs=1e-12)

@@ -41,6 +41,7 @@ HIT_RATE_PCT = 20
 """Percentage points that a hit rate has to fall by: it depends on which keys were asked for."""
 
 _IN_PLACE = ("applied", "exists", "covered")
+_BUDGET = re.compile(r"\bbudget of\b")
 _COUNT = re.compile(r"([\d,]+) statements?")
 
 
@@ -175,10 +176,8 @@ class _Queries:
 
     def _of(self, label: str, old: Measured, new: Measured) -> Difference:
         """The worst of what plan, buffers and time say, with all the reasons for it."""
-        if old.error or new.error:
-            reason = new.error or f"in the old run: {old.error}"
-            word: Word = "regression" if new.error and not old.error and old.rounds else "not compared"
-            return Difference("query", label, word, _shown(old), _shown(new), reason)
+        if new.error and not old.error and not _BUDGET.search(new.error):
+            return Difference("query", label, "regression", _shown(old), _shown(new), new.error)
         slower, time = self._time(old, new) if self._same_data else ("not compared", "")
         more, buffers = self._buffers(old, new) if self._same_data else ("not compared", "")
         other, plan = self._plan(old, new, slower, more)
@@ -227,11 +226,13 @@ class _Queries:
         return "same", text
 
     def _time(self, old: Measured, new: Measured) -> tuple[Word, str]:
-        if not old.median_ms or not new.median_ms:
-            return "not compared", "no rounds on both sides" if old.nodes and (old.rounds or new.rounds) else ""
+        if not old.median_ms or not new.median_ms or old.error or new.error:
+            # What only did not fit into the budget of its run is planned all the same.
+            told = "no rounds on both sides" if old.rounds or new.rounds else ""
+            return "not compared", new.error or (f"in the old run: {old.error}" if old.error else told)
         if 1 / LEAST < new.median_ms / old.median_ms < LEAST:
             return "same", ""
-        from playbook.evidence.statistics import judge  # here, since it takes a second to import and is rarely needed
+        from playbook.evidence.statistics import judge  # here, since NumPy takes a while to import
 
         drift = self._beside((old.phase, old.when), (new.phase, new.when))
         found = judge(old.rounds_ms, new.rounds_ms, buffers=(None, None), drift=drift)

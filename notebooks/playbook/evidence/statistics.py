@@ -27,6 +27,7 @@ from scipy.special import stdtrit
 
 from playbook.evidence.noise import Blocks, Floats, log_median, noise_of
 from playbook.evidence.pace import FEWEST, Pace
+from playbook.evidence.ranks import mann_whitney
 
 Verdict = Literal["faster", "slower", "no gain", "unproven", "unstable", "not measured"]
 
@@ -127,15 +128,13 @@ def ratio(before: Blocks, after: Blocks) -> Ratio:
     sides = [[_array(block) for block in side if len(block)] for side in (before, after)]
     if not all(sides):
         raise ValueError("there is no round to compare")
-    from scipy.stats import mannwhitneyu  # here, since it takes a second to import and a dry run judges nothing
-
     effect = log_median(np.concatenate(sides[0])) - log_median(np.concatenate(sides[1]))
     noise = noise_of(effect, *sides)
     levels = [[log_median(block) for block in side] for side in sides]
     return Ratio(
         speedup=math.exp(effect),
         ci95=(math.exp(effect - noise.below), math.exp(effect + noise.above)),
-        p=max(float(mannwhitneyu(*map(np.concatenate, sides)).pvalue), noise.p(effect)),
+        p=max(mann_whitney(*map(np.concatenate, sides)), noise.p(effect)),
         least=math.exp(min(levels[0]) - max(levels[1])),
         most=math.exp(max(levels[0]) - min(levels[1])),
     )
