@@ -7,25 +7,19 @@ keeps the plan's as its alias, so that whatever refers to it stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from sqlglot import exp
 
-from playbook.errors import Ambiguous, NamesError, NotFound, PlanError
+from playbook.errors import Ambiguous, NotFound, PlanError
 from playbook.plan import nodes
+from playbook.plan.columns import Columns
 from playbook.plan.edits import Edits
 from playbook.plan.parsing import Parsed, meant, parse_select, span
-from playbook.plan.scopes import Hit, Output, Outputs, Resolver, Scope, Source
+from playbook.plan.scopes import Output, Outputs, Resolver, Scope, Source
 from playbook.target.sql import quote
 
-# Values, not columns, unless quoted or qualified.
-_VALUES = frozenset(
-    "user current_user session_user system_user current_role current_catalog current_schema current_date current_time "
-    "current_timestamp localtime localtimestamp".split()
-)
-_SYSTEM_COLUMNS = frozenset("ctid xmin xmax cmin cmax tableoid".split())
 _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema"})
 
 
@@ -58,10 +52,8 @@ class _Rewriting:
     def __init__(self, parsed: Parsed, names: Resolver, *, unqualified: bool = False) -> None:
         self._parsed = parsed
         self._names = names
-        self._unqualified = unqualified
         self._edits = Edits(parsed)
-        self._placed: set[int] = set()  # id()s of the nodes that were understood
-        self._final: dict[int, str] = {}  # id() of a column → its name on the target
+        self._columns = Columns(self._edits, names, unqualified=unqualified)
         self._relations: dict[str, Outputs] = {}
 
     def run(self, read: Callable[[exp.Expression], object]) -> str:
@@ -196,7 +188,7 @@ class _Rewriting:
         return Outputs.named([meant(alias)] if alias is not None and not listed else (), opaque=not listed)
 
     def _table(self, node: exp.Table, scope: Scope) -> Source:
-        self._placed.add(id(node))
+        self._columns.placed.add(id(node))
         self._walk_all(node.args.get("sample"), scope)
         if node.args.get("catalog") is not None:
             raise PlanError(f"{self._edits.place(node.this)}: a relation is written NAME or SCHEMA.NAME")
@@ -215,7 +207,7 @@ class _Rewriting:
     def _relation(self, node: exp.Table, name: str, schema: str | None, scope: Scope) -> tuple[Outputs, bool]:
         """A relation of the target: its columns, and whether its name was replaced."""
         relation = ".".join(spelt(part) for part in (schema, name) if part)
-        with self._located(node.this):
+        with self._columns.located(node.this):
             table = self._names.relation(relation)
         hidden = scope.cte(table.name) is not None or not self._names.is_visible(table)
         outputs = self._relations[relation] = Outputs.of(relation, table)
@@ -232,10 +224,10 @@ class _Rewriting:
         name = meant(node)
         finals = []
         for side in (left, right):
-            with self._located(node):
+            with self._columns.located(node):
                 found = {source.outputs.find(name, self._names) for source in side} - {None}
             if not found and not any(source.outputs.opaque for source in side):
-                raise NotFound(f"{self._edits.place(node)}: {self._no_column(Scope(sources=list(side)), name)}")
+                raise NotFound(f"{self._edits.place(node)}: {self._columns.no_column(Scope(sources=list(side)), name)}")
             finals += sorted(final for final in found if final)
         if len(set(finals)) > 1:
             both = " and ".join(quote(final) for final in dict.fromkeys(finals))
@@ -277,7 +269,7 @@ class _Rewriting:
         if (column := nodes.naming_column(item)) is None:
             return Outputs((Output(""),), opaque=not isinstance(item, exp.Literal))
         plan = meant(column.this)
-        final = self._final.get(id(column), plan)
+        final = self._columns.final.get(id(column), plan)
         if keep and final != plan:
             self._edits.keep_name(column)
             final = plan
@@ -288,7 +280,7 @@ class _Rewriting:
         names = {output.plan for output in outputs.columns}
         for column in node.find_all(exp.Column):
             if nodes.is_bare(column) and nodes.stands_alone(column, node) and meant(column.this) in names:
-                with self._located(column.this):
+                with self._columns.located(column.this):
                     hit = scope.local().resolve(meant(column.this), self._names)
                 if hit is None:
                     self._stays(column, scope)
@@ -299,7 +291,7 @@ class _Rewriting:
         if any(source.outputs.has(meant(column.this)) for source in scope.sources):
             name = f"{self._edits.place(column.this)}: {meant(column.this)}"
             raise Ambiguous(f"{name} is an output name, and on the target a column too; rename the output")
-        self._placed.add(id(column))
+        self._columns.placed.add(id(column))
 
     def _order_by(self, keys: Iterable[exp.Expression], scope: Scope, outputs: Outputs) -> None:
         """A bare name (in DISTINCT ON too) is an output name if there is one, else an input column."""
@@ -308,13 +300,13 @@ class _Rewriting:
             if not nodes.is_bare(key):
                 self.walk(key, scope)
                 continue
-            with self._located(key.this):
+            with self._columns.located(key.this):
                 found = outputs.candidates(meant(key.this), self._names)
             if found:
-                self._placed.add(id(key))
+                self._columns.placed.add(id(key))
                 self._edits.rename(key.this, min(found))  # two of them are the same, else PostgreSQL would refuse
             else:
-                self._column(key, scope, taken=taken, opaque=outputs.opaque)
+                self._columns.place(key, scope, taken=taken, opaque=outputs.opaque)
 
     # Expressions
 
@@ -322,17 +314,17 @@ class _Rewriting:
         """Places every name in an expression; returns a source where the expression is its whole row."""
         match node:
             case exp.Column():
-                return None if id(node) in self._placed else self._column(node, scope)
+                return None if id(node) in self._columns.placed else self._columns.place(node, scope)
             case exp.Query():
                 self.query(node, scope)
             case exp.Paren():
                 return self.walk(node.this, scope)
             case exp.Collate():
                 self.walk(node.this, scope)
-                self._placed |= {id(column) for column in node.expression.find_all(exp.Column)}
+                self._columns.placed |= {id(column) for column in node.expression.find_all(exp.Column)}
             case exp.Dot(expression=exp.Identifier() as field):
                 if (row := self.walk(node.this, scope)) is not None:
-                    self._field(row, field)
+                    self._columns.field(row, field)
             case _:
                 self._walk_all(list(node.iter_expressions()), scope)
         return None
@@ -342,97 +334,12 @@ class _Rewriting:
             if isinstance(node, exp.Expression):
                 self.walk(node, scope)
 
-    def _column(
-        self, node: exp.Column, scope: Scope, *, taken: frozenset[str] = frozenset(), opaque: bool = False
-    ) -> Source | None:
-        """Replaces a column's name; qualifies it where it would be taken for another column or one of `taken`."""
-        self._placed.add(id(node))
-        if node.args.get("table") is not None:
-            return self._qualified(node, scope)
-        name = meant(node.this)
-        if name in _VALUES and not node.this.args.get("quoted"):
-            return None
-        with self._located(node.this):
-            hit = scope.resolve(name, self._names)
-        if hit is not None:
-            self._final[id(node)] = hit.name
-            if scope.captures(hit, renamed=hit.name != name) or (hit.name in taken and not hit.merged):
-                self._edits.rename(node.this, hit.name, self._prefix(hit, scope, node))
-            else:
-                self._edits.rename(node.this, hit.name)
-            return None
-        if (row := scope.source(name)) is not None:
-            return row
-        if not (opaque or scope.opaque or name in _SYSTEM_COLUMNS):
-            raise NotFound(f"{self._edits.place(node.this)}: {self._no_column(scope, name)}")
-        return None
-
-    def _prefix(self, hit: Hit, scope: Scope, node: exp.Column) -> str:
-        """What qualifies a column that would be taken for another one."""
-        if hit.source.alias and scope.source(hit.source.alias) is not hit.source:
-            name = f"{self._edits.place(node.this)}: {meant(node.this)}"
-            raise Ambiguous(f"{name} would mean another column on the target; give the relations different aliases")
-        return f"{hit.source.qualifier}." if hit.source.qualifier else ""
-
-    def _qualified(self, node: exp.Column, scope: Scope) -> Source | None:
-        """`alias.column`, `schema.table.column` or `alias.*`; of the last, the source is returned."""
-        qualifier = node.args["table"]
-        if node.args.get("catalog") is not None:
-            raise PlanError(
-                f"{self._edits.place(qualifier)}: a column is written COLUMN, NAME.COLUMN or SCHEMA.NAME.COLUMN"
-            )
-        source = scope.source(meant(qualifier))
-        if source is None:
-            if scope.source("") is None:
-                known = ", ".join(each.alias for level in scope.chain() for each in level.sources) or "none"
-                raise NotFound(
-                    f"{self._edits.place(qualifier)}: no relation {meant(qualifier)} here; there are {known}"
-                )
-            return None
-        start = node.args.get("db") or (qualifier if self._unqualified else None)
-        if start is not None and (source.moved or self._unqualified):
-            # The plan's name is an alias now, which stands without a schema.
-            end = span(node.this)[0] if self._unqualified else span(qualifier)[0]
-            self._edits.replace(span(start)[0], end, "")
-        if isinstance(node.this, exp.Star):
-            return source
-        self._final[id(node)] = self._field(source, node.this)
-        return None
-
-    def _field(self, source: Source, node: exp.Expression) -> str:
-        """Replaces the name of a column of `source`; returns its name on the target."""
-        name = meant(node)
-        with self._located(node):
-            final = source.outputs.find(name, self._names)
-        if final is None:
-            if not (source.outputs.opaque or name in _SYSTEM_COLUMNS):
-                raise NotFound(f"{self._edits.place(node)}: {self._no_column(Scope(sources=[source]), name)}")
-            return name
-        self._edits.rename(node, final)
-        return final
-
     # Errors
-
-    @contextmanager
-    def _located(self, node: exp.Expression) -> Iterator[None]:
-        """Adds to an error about a name where it stands."""
-        try:
-            yield
-        except NamesError as error:
-            raise type(error)(f"{self._edits.place(node)}: {error}") from None
-
-    def _no_column(self, scope: Scope, name: str) -> str:
-        """Why a column is not found: with near names where only one relation comes into question."""
-        sources = [source for level in scope.chain() for source in level.sources]
-        origins = {output.origin for source in sources for output in source.outputs.columns}
-        if len(sources) == len(origins) == 1 and (origin := origins.pop()) is not None:
-            return self._names.no_column(origin.relation, origin.table, name)
-        return f"no column {name} in {', '.join(source.alias for source in sources) or 'a query without FROM'}"
 
     def _check_all_understood(self) -> None:
         """What the walk did not come by, or the parser took for a keyword, must not be left as it is silently."""
         for node in self._parsed.tree.find_all(exp.Column, exp.Table):
-            if id(node) not in self._placed and isinstance(node.this, exp.Identifier):
+            if id(node) not in self._columns.placed and isinstance(node.this, exp.Identifier):
                 raise PlanError(f"{self._edits.place(node.this)}: {node.this.name} cannot be placed here")
         located = {span(each)[0] for each in self._parsed.tree.find_all(exp.Identifier) if "start" in each.meta}
         for before, token, after in nodes.triples(self._parsed.tokens):
