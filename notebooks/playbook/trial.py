@@ -25,6 +25,8 @@ from playbook.step import Step
 
 BLOCKS = 2
 """Blocks of rounds in each phase: what two blocks of the same phase differ by is the machine's own drift."""
+PLAIN = ", plain"
+"""Added to the name of a query that is asked as before beside what answers it now."""
 
 
 class Trial:
@@ -55,6 +57,12 @@ class Trial:
             return bound
         return rebind(other, bound, self._context.names)
 
+    def _asked_plainly(self, step: Step) -> list[Bound]:
+        """Those of the step's own queries that another one answers once it stands: it cannot make them faster."""
+        asked = [bound for bound in self.claims(step) if bound.query not in self.left_out]
+        answered = [bound for bound in asked if self._answer(step, bound) is not bound]
+        return [replace(bound, query=bound.query + PLAIN) for bound in answered]
+
     def controls(self) -> list[Bound]:
         """The plan's controls, with a common value each, and those that any target has."""
         return [bound for name in self._context.plan.controls for bound in self._bind(name)[:1]] + list(yardsticks())
@@ -84,8 +92,11 @@ class Trial:
     def measure(self, steps: Iterable[Step], *, applied: bool = False) -> dict[Case, Measurement]:
         """One phase of measuring: the claims of `steps` and the controls, interleaved round by round.
 
-        Once they are `applied`, what answers the claims is measured in their place, under their names. Where nothing
-        may be executed, each query is only planned.
+        Once they are `applied`, what answers the claims is measured in their place, under their names. The claims are
+        then asked as before as well: as controls that take as long as what was measured before, and so that the rounds
+        of both phases are of one kind. Without them the phase after would be over in a moment, and whatever the machine
+        did in that moment would be found in all that was measured. Where nothing may be executed, each query is only
+        planned.
         """
         steps = list(steps)
         asked = self.answers if applied else self.claims
@@ -93,7 +104,9 @@ class Trial:
         if not bounds:
             return {}
         settings = self._context.settings
-        bounds |= {_case(bound): bound for bound in self.controls()} if settings.measures else {}
+        if settings.measures:
+            plain = [bound for step in steps for bound in self._asked_plainly(step)] if applied else []
+            bounds |= {_case(bound): bound for bound in [*self.controls(), *plain]}
         measured = measure(
             self._context.connect,
             list(bounds.values()),
@@ -133,14 +146,16 @@ class Trial:
         """The step's queries before and after, beside the controls; one that was left out says why."""
         if step.change is None:
             return []
-        cases = self.cases(step)
+        before, controls = _with_plain(before, after), {bound.query for bound in self.controls()}
+        plain = [case for case in before if case[0].endswith(PLAIN)]
+        cases = [*self.cases(step), *plain]
         out = [name for name in step.spec.claims if name in self.left_out]
         missing = [Measurement(name, "common", error=self.left_out[name]) for name in out]
         return list(
             compare(
                 [*(before[case] for case in cases if case in before), *missing],
                 [after[case] for case in cases if case in after] + missing,
-                controls={bound.query for bound in self.controls()},
+                controls=controls | {query for query, _ in plain},
                 step_of=dict.fromkeys(step.spec.claims, step.id),
                 by_plan=step.change is not None and step.change.by_plan,
             )
@@ -163,7 +178,8 @@ class Trial:
 
     def drift(self, before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> Drift:
         """What the controls say of the machine between the two."""
-        controls = {bound.query for bound in self.controls()}
+        before, controls = _with_plain(before, after), {bound.query for bound in self.controls()}
+        controls |= {query for query, _ in before if query.endswith(PLAIN)}
         return machine_drift(before.values(), after.values(), controls=controls)
 
     def check_rows(self, step: Step, comparison: Comparison) -> Comparison:
@@ -198,3 +214,9 @@ class Trial:
 
 def _case(bound: Bound) -> Case:
     return bound.query, bound.bind
+
+
+def _with_plain(before: Mapping[Case, Measurement], after: Mapping[Case, Measurement]) -> dict[Case, Measurement]:
+    """The phase before with the other half of what was asked as before in the phase after: the claims themselves."""
+    halves = {case: before.get((case[0].removesuffix(PLAIN), case[1])) for case in after if case[0].endswith(PLAIN)}
+    return {**before, **{case: replace(half, query=case[0]) for case, half in halves.items() if half is not None}}
