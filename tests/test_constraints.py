@@ -8,6 +8,7 @@ import time
 import psycopg
 import pytest
 from tests.fix_shop import WORKLOAD, Shop
+from tests.killing import killed_at_every_statement
 
 from playbook import undoing
 from playbook.errors import Drifted
@@ -39,7 +40,6 @@ FOREIGN_KEY = """\
         keep: always
 """
 STEPS = ["1/total_in_range", "1/status_given", "1/orders_customer_fkey"]
-POINTS = ["before_intent", "after_intent", "before_done", "after_done"]
 NUMBER = {STEPS[0]: 2, STEPS[1]: 4, STEPS[2]: 2}
 
 
@@ -516,17 +516,7 @@ def test_rows_that_violate_an_interrupted_one_block_it_and_undo_takes_its_part_b
 
 @pytest.mark.exhaustive
 def test_killed_at_every_statement_and_resumed_and_undone(shop, snapshot):
-    as_found = snapshot(shop.target)
-    covered = 0
-    for step, number in NUMBER.items():
-        for position in range(number):
-            for point in POINTS:
-                for resumed in (True, False):
-                    assert shop.killed(step, point, position) == -9
-                    if resumed:
-                        assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
-                    assert {one.error for one in undoing.undo(shop.context())} <= {""}, (step, position, point)
-                    assert snapshot(shop.target) == as_found, (step, position, point, resumed)
-                    covered += 1
-    print(f"killed at {covered} points")
-    assert covered == 2 * len(POINTS) * sum(NUMBER.values())
+    def resume():
+        assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
+
+    killed_at_every_statement(shop, snapshot, NUMBER, resume)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from tests.fix_shop import Shop
 
 from playbook import refreshing, undoing
-from playbook.changes.summary import lock_key
+from playbook.changes.refresh_command import lock_key
 from playbook.errors import UsageError
 from playbook.plan.schedule import cron_line, crontab, every, systemd
 from playbook.refreshes import Refreshes
@@ -104,6 +107,26 @@ def test_a_second_refresh_does_not_queue_behind_the_first(kept):
         assert refresh(kept) == ("skipped", "another refresh of it is running")
         other.rollback()
     assert refresh(kept)[0] == "refreshed"
+
+
+def test_killed_in_the_middle_it_leaves_nothing_behind_and_the_next_one_goes_on(kept):
+    written(kept, "DELETE FROM sales WHERE id = 1")
+    program = Path(sys.executable).with_name("playbook")
+    command = [program, "refresh", "--target", "env:SHOP_URL", "--plan", kept.plan]
+    with kept.target.connect() as other:
+        other.execute("BEGIN; REFRESH MATERIALIZED VIEW CONCURRENTLY daily_sales")  # for which another has to wait
+        process = subprocess.Popen(command)
+        while not kept.execute("SELECT 1 FROM pg_locks WHERE relation = 'daily_sales'::regclass AND NOT granted"):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        other.execute("ROLLBACK")
+    while kept.execute("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'REFRESH%' AND pid <> pg_backend_pid()"):
+        pass  # the backend notices that its client is gone
+    assert total(kept)[0][0] == 900
+    assert [each.manner for each in log(kept)] == ["plain"]
+    assert refresh(kept)[0] == "refreshed"
+    assert total(kept)[0][0] == 899
 
 
 def test_readers_of_it_are_not_in_the_way_and_do_not_wait(kept):
@@ -251,6 +274,27 @@ class TestJob:
         assert [one.error for one in undoing.undo(shop.context())] == [""]
         assert self.jobs(shop) == []
         assert snapshot(shop.target) == as_found
+
+    def test_with_the_journal_in_a_file_pg_cron_tells_when_it_ran(self, shop):
+        path = shop.folder / "journal.sqlite"
+        phase = shop.playbook(journal=path).phase("1")
+        assert "it refreshes each time" in phase.preview().journal
+        applied(shop, journal=path)
+        ((command,),) = shop.execute("SELECT command FROM cron.job")
+        shop.execute(command)  # which neither needs nor makes a record on the target
+        assert shop.execute("SELECT to_regnamespace('playbook')") == [(None,)]
+        run = (
+            "INSERT INTO cron.job_run_details (jobid, runid, status, return_message, start_time, end_time) SELECT jobid"
+        )
+        shop.execute(f"{run}, 1, 'succeeded', 'DO', now() + '1 s', now() + '3 s' FROM cron.job")
+        shop.execute(f"{run}, 2, 'failed', 'ERROR: no', now() + '5 s', now() + '6 s' FROM cron.job")
+        (kept,) = refreshing.kept(shop.context(journal=path))
+        assert [(each.manner, each.error) for each in kept.history] == [
+            ("", "ERROR: no"),
+            ("by pg_cron", ""),
+            ("plain", ""),
+        ]
+        assert (kept.last.manner, kept.last.seconds) == ("by pg_cron", 2.0)
 
     @staticmethod
     def fails_and_says_so(shop, command):

@@ -7,8 +7,9 @@ import threading
 import psycopg
 import pytest
 from tests.fix_sales import STEP
+from tests.killing import killed_at_every_statement
 
-from playbook import undoing
+from playbook import refreshing, undoing
 from playbook.changes import summary
 from playbook.errors import Drifted, LockNotGranted
 from playbook.phase import Playbook
@@ -16,7 +17,6 @@ from playbook.target.execute import LockPolicy
 
 VIEW = "public.daily_sales"
 NUMBER = 4
-POINTS = ["before_intent", "after_intent", "before_done", "after_done"]
 # The plan's query as it stands, its clock bound and its days cut in a zone.
 PLAIN = """
 SELECT date_trunc('day', sold_at{moment}, '{zone}') AS date, state, count(*), avg(value), sum(value),
@@ -80,7 +80,7 @@ def test_what_runs_is_what_preview_shows_and_it_is_filled_outside_locks_that_any
         ("CREATE MATERIALIZED VIEW public.daily_sales A", "ACCESS SHARE", "public.sales", False),
         ("CREATE UNIQUE INDEX daily_sales_key ON public", "SHARE", VIEW, False),
         ("REFRESH MATERIALIZED VIEW public.daily_sales", "ACCESS EXCLUSIVE", VIEW, True),
-        ("ANALYZE public.daily_sales", "SHARE UPDATE EXCLUSIVE", VIEW, True),
+        ("VACUUM (ANALYZE) public.daily_sales", "SHARE UPDATE EXCLUSIVE", VIEW, True),
     ]
     assert shown[0].sql.endswith("WITH NO DATA")
     phase.apply()
@@ -165,6 +165,36 @@ def test_another_of_that_name_blocks_it_and_both_are_shown(sales, snapshot, made
     assert said in found.reason
     assert "MATERIALIZED" not in made or "The plan's is: SELECT DATE_TRUNC" in found.reason
     assert snapshot(sales.target) == as_found
+
+
+def test_an_index_of_that_name_that_tells_no_row_apart_blocks_it_and_both_are_shown(sales, snapshot):
+    """As the plan's own SQL makes it: on the same columns, and not unique."""
+    sales.execute(sales.playbook().phase("1").preview().steps[0][1][0].sql)
+    sales.execute("CREATE INDEX daily_sales_key ON daily_sales (date DESC, state)")
+    as_found = snapshot(sales.target)
+    found = applied(sales)
+    assert found.status == "blocked"
+    assert "CREATE INDEX daily_sales_key" in found.reason
+    assert "The plan's is: CREATE UNIQUE INDEX" in found.reason
+    assert snapshot(sales.target) == as_found
+
+
+def test_a_query_of_what_the_index_holds_is_answered_from_it_alone_after_a_refresh_too(sales):
+    change(sales, "[date DESC, state]}", "[date DESC, state], include: [count, total_value]}")
+    applied(sales)
+
+    def explained():
+        with sales.target.connect() as connection:
+            for other in ("enable_seqscan", "enable_bitmapscan"):  # which so small a view is read by otherwise
+                connection.execute(f"SET {other} = off")
+            query = "SELECT date, state, count, total_value FROM daily_sales WHERE date < '2026-03-22'"
+            return str(connection.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {query}").fetchall())
+
+    assert "Heap Fetches: 0'" in explained()
+    sales.execute("UPDATE sales SET value = value + 1 WHERE id = 5")
+    assert [one.word for one in refreshing.refresh(sales.context(), force=True)] == ["refreshed"]
+    assert "Index Only Scan using daily_sales_key" in explained()
+    assert applied(sales).status == "applied"
 
 
 def test_one_of_the_same_definition_is_completed_and_undo_leaves_it_as_it_was(sales, snapshot):
@@ -304,10 +334,14 @@ def test_row_security_that_sums_do_not_keep_is_a_warning(sales):
     assert any("row security" in each.detail for each in findings if each.concern == "warn")
 
 
-@pytest.mark.parametrize(("point", "position"), [("after_done", 0), ("before_done", 2)])
-def test_killed_while_it_is_made_it_is_resumed_and_then_undone(sales, snapshot, point, position):
+@pytest.mark.parametrize(
+    ("point", "position", "touch"),
+    [("after_done", 0, ""), ("during", 2, "LOCK TABLE sales")],
+    ids=["made", "while it is filled"],
+)
+def test_killed_while_it_is_made_it_is_resumed_and_then_undone(sales, snapshot, point, position, touch):
     as_found = snapshot(sales.target)
-    assert sales.killed(STEP, point, position) == -9
+    assert sales.killed(STEP, point, position, touch=touch) == -9
     assert applied(sales).status == "applied"
     assert differing(sales) == []
     assert {one.error for one in undoing.undo(sales.context())} == {""}
@@ -316,20 +350,11 @@ def test_killed_while_it_is_made_it_is_resumed_and_then_undone(sales, snapshot, 
 
 @pytest.mark.exhaustive
 def test_killed_at_every_statement_and_resumed_and_undone(sales, snapshot):
-    as_found = snapshot(sales.target)
-    covered = 0
-    for position in range(NUMBER):
-        for point in POINTS:
-            for resumed in (True, False):
-                assert sales.killed(STEP, point, position) == -9
-                if resumed:
-                    assert applied(sales).status == "applied", (position, point)
-                    assert differing(sales) == []
-                assert {one.error for one in undoing.undo(sales.context())} <= {""}, (position, point)
-                assert snapshot(sales.target) == as_found, (position, point, resumed)
-                covered += 1
-    print(f"killed at {covered} points")
-    assert covered == 2 * NUMBER * len(POINTS)
+    def resume():
+        assert applied(sales).status == "applied"
+        assert differing(sales) == []
+
+    killed_at_every_statement(sales, snapshot, {STEP: NUMBER}, resume)
 
 
 def test_readers_and_writers_go_on_while_it_is_filled(sales):

@@ -17,7 +17,8 @@ from psycopg.pq import ExecStatus
 
 from playbook.changes.incremental_summary import IncrementalSummary
 from playbook.changes.materialized_view import MaterializedView
-from playbook.changes.summary import Summary, SummarySpec
+from playbook.changes.summary import Summary
+from playbook.changes.summary_spec import SummarySpec
 from playbook.changes.view_query import relation_names
 from playbook.context import Context
 from playbook.errors import PlaybookError, TargetError, one_line

@@ -73,8 +73,9 @@ class Phase:
         """The exact SQL, in order, with its undo and the lock each statement takes. Changes nothing."""
         steps = tuple((step.id, step.statements(), step.undo_statements()) for step in self.steps)
         journal = self._context.journal.store.announcement
-        if any(isinstance(step.change, Summary) for step in self.steps):
-            journal += f"; {Refreshes(self._context.journal.store).announcement}"
+        if summaries := [step.change for step in self.steps if isinstance(step.change, Summary)]:
+            jobs = any(summary.job for summary in summaries)
+            journal += f"; {Refreshes(self._context.journal.store).announcement(jobs=jobs)}"
         return Preview(steps, journal)
 
     def check(self) -> Checked:

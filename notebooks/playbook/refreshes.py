@@ -28,8 +28,9 @@ CREATE TABLE {prefix}refresh (
 class Refresh:
     """One refresh of `relation` (its quoted name). Moments are ISO texts in UTC.
 
-    `manner` is `plain`, `concurrently`, `folded` or, of a failure, empty. `checked_at` is when it was last seen that
-    nothing had changed since. `wal_bytes` is what the whole server wrote meanwhile. `marker` is that of the tables.
+    `manner` is `plain`, `concurrently`, `folded`, `by pg_cron` (which kept the record) or, of a failure, empty.
+    `checked_at` is when it was last seen that nothing had changed since. `wal_bytes` is what the whole server wrote
+    meanwhile. `marker` is that of the tables.
     """
 
     relation: str
@@ -58,9 +59,19 @@ class Refreshes:
         self._store = store
 
     @property
-    def announcement(self) -> str:
-        """What it makes, and where, for `preview`."""
-        return f"{self._store.prefix}refresh, the record of refreshes, beside them"
+    def on_target(self) -> bool:
+        """Whether a job of the server can write there."""
+        return bool(self._store.prefix)
+
+    def announcement(self, *, jobs: bool) -> str:
+        """What it makes, and where, for `preview`; with `jobs`, also what these cannot do there."""
+        said = f"{self._store.prefix}refresh, the record of refreshes, beside them"
+        if jobs and not self.on_target:
+            said += (
+                "; a pg_cron job cannot write into a file: it refreshes each time, whether anything has changed or "
+                "not, and cron.job_run_details tells when"
+            )
+        return said
 
     def record(self, refresh: Refresh) -> None:
         """Adds one, and forgets the oldest."""
@@ -92,6 +103,16 @@ class Refreshes:
         with self._store.session() as execute:
             return [Refresh(*row) for row in execute(query, (relation,))]
 
+    def latest(self) -> dict[str, Refresh]:
+        """Of each relation that is on record the latest one that did not fail."""
+        if not self._stands():
+            return {}
+        table = f"{self._store.prefix}refresh"
+        newest = f"SELECT max(started_at) FROM {table} AS other WHERE other.relation = r.relation AND error = ''"
+        query = f"SELECT {_COLUMNS} FROM {table} AS r WHERE error = '' AND started_at = ({newest})"
+        with self._store.session() as execute:
+            return {row[0]: Refresh(*row) for row in execute(query)}
+
     def last(self, relation: str) -> Refresh | None:
         """The latest one that did not fail."""
         return next((each for each in self.of(relation) if not each.error), None)
@@ -107,6 +128,6 @@ class Refreshes:
         if not self._store.exists():
             return False
         with self._store.session() as execute:
-            if self._store.prefix:
+            if self.on_target:
                 return execute(f"SELECT to_regclass('{self._store.prefix}refresh') IS NOT NULL")[0][0]
             return bool(execute("SELECT 1 FROM sqlite_master WHERE name = 'refresh'"))

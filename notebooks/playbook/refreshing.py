@@ -13,15 +13,20 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from playbook.changes.summary import Summary, lock_key
+from playbook.changes import cron_job
+from playbook.changes.refresh_command import ONE_CORE, lock_key
+from playbook.changes.summary import Summary
+from playbook.changes.summary_spec import SummarySpec
 from playbook.context import Context
 from playbook.errors import PlaybookError, UsageError, one_line
 from playbook.plan import schedule
 from playbook.plan.schedule import Every
 from playbook.refreshes import Refresh, Refreshes
 from playbook.settings import DEFAULT_PLAN, DEFAULT_SCALE, Settings
-from playbook.step import planned_steps
+from playbook.step import Step
 
+SHOWN = 10
+"""Runs of a job that are read where pg_cron alone keeps them."""
 LOCK_TIMEOUT = "10s"
 """How long a refresh waits for one that was started by other means, or for DDL on what it reads."""
 
@@ -44,6 +49,11 @@ class Kept:
     history: tuple[Refresh, ...]
 
     @property
+    def last(self) -> Refresh | None:
+        """The latest refresh that did not fail."""
+        return next((each for each in self.history if not each.error), None)
+
+    @property
     def job(self) -> str:
         """Its pg_cron job, empty where there is none."""
         return self.summary.job.schedule if self.summary.job else ""
@@ -55,16 +65,30 @@ def kept(context: Context, steps: tuple[str, ...] = ()) -> list[Kept]:
     Raises:
         UsageError: a step that is named stands not, or keeps nothing.
     """
-    log = Refreshes(context.journal.store)
+    planned = [Step(spec, phase, context) for phase, spec in context.plan.steps() if isinstance(spec, SummarySpec)]
     found = [
-        Kept(step.id, step.change, tuple(log.of(step.change.qualified)))
-        for step in planned_steps(context)
+        Kept(step.id, step.change, tuple(_history(context, step.change)))
+        for step in planned
         if isinstance(step.change, Summary) and step.change.stands().standing in {"exists", "begun"}
     ]
     known = {each.step for each in found}
     if unknown := [step for step in steps if step not in known]:
         raise UsageError(f"no summary to refresh: {', '.join(unknown)}; there is {', '.join(sorted(known)) or 'none'}")
     return [each for each in found if not steps or each.step in steps]
+
+
+def _history(context: Context, summary: Summary) -> list[Refresh]:
+    """Its refreshes, the latest first: as recorded, and those of its job, where that cannot write the record."""
+    log, relation = Refreshes(context.journal.store), summary.qualified
+    found = log.of(relation)
+    if summary.job and not log.on_target:
+        with context.connect() as connection:
+            for run in cron_job.runs(connection, summary.job.name, SHOWN):
+                at = run.started.astimezone(UTC).isoformat(timespec="milliseconds")
+                seconds = (run.ended - run.started).total_seconds()
+                manner = "" if run.error else "by pg_cron"
+                found.append(Refresh(relation, at, at, seconds, manner, error=run.error))
+    return sorted(found, key=lambda each: each.started_at, reverse=True)
 
 
 def refresh(context: Context, steps: tuple[str, ...] = (), *, force: bool = False) -> list[Outcome]:
@@ -86,7 +110,8 @@ def _refresh(context: Context, each: Kept, force: bool) -> Outcome:
     last = log.last(summary.qualified)
     try:
         with context.connect() as connection, connection.transaction():
-            connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0".encode())
+            for setting in (f"lock_timeout = '{LOCK_TIMEOUT}'", "statement_timeout = 0", ONE_CORE):
+                connection.execute(f"SET LOCAL {setting}".encode())
             held = f"SELECT pg_try_advisory_xact_lock({lock_key(summary.qualified)})"
             if connection.execute(held.encode()).fetchone() == (False,):
                 return Outcome(each.step, "skipped", "another refresh of it is running")

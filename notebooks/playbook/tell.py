@@ -56,8 +56,7 @@ def print_kept(console: Console, context: Context, kept: list[Kept]) -> None:
         return
     rows = Table("step", "kept as", "age", "pg_cron (its zone)", box=None, pad_edge=False)
     for each in kept:
-        last = next((one for one in each.history if not one.error), None)
-        age = figures.duration(last.age_s) if last else "not recorded"
+        age = figures.duration(each.last.age_s) if each.last else "not recorded"
         rows.add_row(escape(each.step), escape(each.summary.qualified), age, escape(each.job or "no job"))
     console.print(rows)
     console.print()

@@ -1,6 +1,6 @@
 """Reading large catalogs and looking at them: `pytest -n 0 tests/benchmarks/bench_catalog.py -s`.
 
-One read of the catalog and all ten checks on 5,000 tables with 20,000 indexes: queries, seconds, memory. And a whole dry
+One read of the catalog and all the checks on 5,000 tables with 20,000 indexes: queries, seconds, memory. And a whole dry
 run on 60 tables with 260 indexes, beside the start-up of its notebooks.
 """
 
@@ -121,7 +121,7 @@ def read_once() -> None:
 
 
 def check_once() -> None:
-    """All ten checks, the two snapshots at once; connecting and reading the catalog come before."""
+    """All the checks, the two snapshots at once; connecting and reading the catalog come before."""
     context = open_context(Settings.from_environ(target="env:BENCH_URL"))
     assessment = assess(context, window_s=0.0)
     told(context.catalog, assessment.queries, assessment.seconds)

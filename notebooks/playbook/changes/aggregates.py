@@ -63,7 +63,7 @@ class Measure:
 class Aggregates:
     """A summary's query, taken apart. `columns` are the names in the query's order; `alias` is what the one table goes
     by in its SQL, and `where` the condition its rows have to meet, empty where there is none. `by_clock` are the
-    expressions that depend on the clock, as they stand."""
+    expressions that depend on the clock, as they stand. `reads` are the names of the table's columns in all these."""
 
     keys: tuple[Key, ...]
     components: tuple[Component, ...]
@@ -72,6 +72,7 @@ class Aggregates:
     alias: str
     where: str
     by_clock: tuple[str, ...]
+    reads: tuple[str, ...]
 
 
 def aggregates(sql: str, table: Table, clock: str) -> Aggregates:
@@ -112,7 +113,16 @@ def aggregates(sql: str, table: Table, clock: str) -> Aggregates:
         parsed.sql[slice(*span(alias))],
         where,
         tuple(taken.by_clock),
+        _reads(select, table, meant(alias)),
     )
+
+
+def _reads(select: exp.Select, table: Table, alias: str) -> tuple[str, ...]:
+    columns = [column.this for column in select.find_all(exp.Column)]
+    if any(isinstance(each, exp.Star) or meant(each) == alias for each in columns):
+        raise PlanError(f"{_KEPT}: no row as a whole")
+    named = set(map(meant, columns))
+    return tuple(column.name for column in table.columns if column.name in named)
 
 
 class _Taking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -24,6 +25,12 @@ _MAY = (
     "SELECT pg_catalog.has_schema_privilege('cron', 'USAGE') AND pg_catalog.has_table_privilege('cron.job', 'SELECT')"
 )
 _JOB = "SELECT schedule, command, active FROM cron.job WHERE jobname = %s AND username = current_user"
+_RUNS = """
+SELECT d.start_time, d.end_time, CASE WHEN d.status = 'failed' THEN d.return_message ELSE '' END
+FROM cron.job_run_details AS d JOIN cron.job AS j USING (jobid)
+WHERE j.jobname = %s AND j.username = current_user AND d.status IN ('succeeded', 'failed')
+ORDER BY d.start_time DESC LIMIT %s
+"""
 
 
 @dataclass(frozen=True)
@@ -114,3 +121,17 @@ def definition(connection: psycopg.Connection[Any], object_name: str) -> str | N
         return None
     row = connection.execute(_JOB, [object_name.removeprefix(PREFIX)]).fetchone()
     return None if row is None else f"{row[0]}{'' if row[2] else ' (inactive)'} {row[1].strip()}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job, as pg_cron keeps it; `error` is empty where it succeeded."""
+
+    started: datetime
+    ended: datetime
+    error: str
+
+
+def runs(connection: psycopg.Connection[Any], job: str, most: int) -> list[Run]:
+    """The last runs of a job that have ended, the latest first; none where pg_cron is set to keep none."""
+    return [Run(*row) for row in connection.execute(_RUNS, [job, most]).fetchall()]

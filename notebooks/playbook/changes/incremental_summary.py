@@ -1,7 +1,7 @@
 """Kind `incremental_summary`: an aggregate that triggers keep up to date: an answer is never older than the tables.
 
-A writer appends what its statement changed to a table of deltas, grouped; it updates no row, so writers never meet in
-one. A reader adds the deltas to the sums. A refresh, in the background, folds the deltas into the sums. All of it is
+A writer appends what its statement changed to a table of deltas; it updates no row, so writers never meet in one. A
+reader adds up the deltas and the sums. A refresh, in the background, folds the deltas into the sums. All of it is
 ordinary rows in ordinary transactions: a reader's snapshot sees the deltas of exactly those writes that it sees.
 """
 
@@ -12,26 +12,20 @@ from typing import Any
 
 import psycopg
 
-from playbook.changes import preflight
+from playbook.changes import equality, preflight
 from playbook.changes.aggregates import Aggregates, Component, Key, aggregates, names
 from playbook.changes.change import Finding
-from playbook.changes.equality import same_query
-from playbook.changes.summary import Part, Refreshed, Summary, SummarySpec, stands_as, stands_otherwise, view_definition
+from playbook.changes.noting import SIGN, Noting
+from playbook.changes.summary import Part, Refreshed, Summary, stands_as, stands_otherwise, view_definition
+from playbook.changes.summary_spec import SummarySpec
 from playbook.errors import PlanError
 from playbook.plan.names import Names
 from playbook.target.catalog import Catalog, Table
 from playbook.target.sql import Statement, literal, quote
 
-EVENTS = ("insert", "update", "delete", "truncate")
 CHECKED_ROWS = 10_000
 """Rows on which it is checked that what depends on the clock moves in a straight line with it."""
-FEW = 20
-"""Rows of one statement that are not grouped before they are noted."""
 _LONGEST = 50
-_FUNCTION = (
-    "SELECT pg_catalog.md5(p.prosrc) = {md5} AND p.prosecdef FROM pg_catalog.pg_proc AS p "
-    "WHERE p.oid = pg_catalog.to_regprocedure({name})"
-)
 
 
 class IncrementalSummary(Summary):
@@ -46,6 +40,16 @@ class IncrementalSummary(Summary):
         if len(spec.name.encode()) > _LONGEST:
             raise PlanError(f"{spec.name}: at most {_LONGEST} bytes, since the names of its parts are longer")
         self.taken: Aggregates = aggregates(self.query.sql, self.table, self.query.clock)
+        self._comparable = True
+
+    def ask(self, connection: psycopg.Connection[Any]) -> None:
+        """Also whether the values that are noted can be compared: there is no such thing as equal JSON or points."""
+        listed = ", ".join(map(quote, self.taken.reads))
+        try:
+            equality.columns(connection, f"SELECT FROM {self.table.qualified} GROUP BY {listed or '()'}")
+        except psycopg.Error:
+            self._comparable = False
+        super().ask(connection)
 
     @property
     def table(self) -> Table:
@@ -68,21 +72,27 @@ class IncrementalSummary(Summary):
         return self._name("note") + "()"
 
     @property
+    def _noting(self) -> Noting:
+        return Noting(
+            summary=self.spec.name,
+            table=self.table,
+            reads=self.taken.reads,
+            sums=self._sums,
+            deltas=self._deltas,
+            function=self._function,
+            comparable=self._comparable,
+        )
+
+    @property
     def _kept(self) -> tuple[Key | Component, ...]:
         return (*self.taken.keys, *self.taken.components)
 
     def parts(self) -> tuple[Part, ...]:
         """Both tables, the triggers, the sums as they are once these stand, the view."""
         return (
-            self._table_part(self._sums, "the sums by group", "fillfactor = 80", self._stored()),
-            self._table_part(
-                self._deltas,
-                "what writers changed since, appended",
-                "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000",
-            ),
-            self._function_part(),
-            *(self._trigger_part(event) for event in EVENTS),
-            self._always_part(),
+            self._sums_part(),
+            self._deltas_part(),
+            *self._noting.parts(),
             self._fill_part(),
             self._index_part(),
             self._view_part(),
@@ -95,118 +105,45 @@ class IncrementalSummary(Summary):
         stored = [each for measure in self.taken.measures for each in measure.stored]
         return [f"{quote(name)} numeric GENERATED ALWAYS AS ({sql.format(**own)}) STORED" for name, sql in stored]
 
-    def _table_part(self, name: str, purpose: str, options: str, more: list[str] | None = None) -> Part:
+    def _sums_part(self) -> Part:
         types = dict(self.columns)
         keys = [f"{quote(key.name)} {types.get(key.name, 'text')}" for key in self.taken.keys]
-        columns = ",\n  ".join(
-            [*keys, *(f"{quote(c.name)} {c.type} NOT NULL" for c in self.taken.components), *(more or [])]
-        )
-        made = Statement(f"CREATE TABLE {name} (\n  {columns}\n) WITH ({options})", purpose)
+        kept = [f"{quote(c.name)} {c.type} NOT NULL" for c in self.taken.components]
+        columns = ",\n  ".join([*keys, *kept, *self._stored()])
+        return self._table_part(self._sums, "the sums by group", f"(\n  {columns}\n) WITH (fillfactor = 80)")
+
+    def _deltas_part(self) -> Part:
+        """Its columns are of the table's types and collations; it is vacuumed by what was folded, however large."""
+        options = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000"
+        columns = ", ".join([*map(quote, self.taken.reads), f"CAST(1 AS bigint) AS {SIGN}"])
+        select = f"SELECT {columns} FROM {self.table.qualified} WITH NO DATA"
+        return self._table_part(self._deltas, "what writers changed since, appended", f"WITH ({options}) AS\n{select}")
+
+    def _table_part(self, name: str, purpose: str, definition: str) -> Part:
+        made = Statement(f"CREATE TABLE {name} {definition}", purpose)
         dropped = Statement(f"DROP TABLE IF EXISTS {name}", f"drop {purpose}", "ACCESS EXCLUSIVE", name)
         return Part(made, dropped, stands_as(name, "r"))
 
-    def _function_part(self) -> Part:
-        path = ", ".join(["pg_catalog", *map(quote, self.catalog.search_path), "pg_temp"])
-        body = self._note()
-        made = Statement(
-            f"CREATE FUNCTION {self._function} RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-            f"  SET search_path = {path} AS $note${body}$note$",
-            "note what a statement changed",
-        )
-        dropped = Statement(f"DROP FUNCTION IF EXISTS {self._function}", "note nothing any more")
-        same = _FUNCTION.format(md5=f"pg_catalog.md5({literal(body)})", name=literal(self._function))
-        probe = f"SELECT coalesce(({same}), false)"
-        return Part(made, dropped, probe)
+    def _each(self, source: str, sign: str = "") -> str:
+        """The rows of a relation that has the table's columns, each as its share of the sums."""
+        keys = ", ".join(f"{key.sql} AS {quote(key.name)}" for key in self.taken.keys)
+        components = ", ".join(f"{sign}({c.sql}) AS {quote(c.name)}" for c in self.taken.components)
+        where = f" WHERE {self.taken.where}" if self.taken.where else ""
+        return f"SELECT {keys}, {components} FROM {source} AS {self.taken.alias}{where}"
 
-    def _note(self) -> str:
-        """The trigger function's body: rows of the transition tables, grouped, as deltas."""
-
-        def rows(source: str, sign: str) -> str:
-            components = ", ".join(f"{sign}({c.sql}) AS {quote(c.name)}" for c in self.taken.components)
-            keys = ", ".join(f"{key.sql} AS {quote(key.name)}" for key in self.taken.keys)
-            where = f" WHERE {self.taken.where}" if self.taken.where else ""
-            return f"SELECT {keys}, {components} FROM {source} AS {self.taken.alias}{where}"
-
-        def noted(source: str, *, changed: bool = False) -> str:
-            sums = ", ".join(f"sum({quote(c.name)})" for c in self.taken.components)
-            having = " OR ".join(f"sum({quote(c.name)}) <> 0" for c in self.taken.components)
-            tail = f"\n    HAVING {having}" if changed else ""
-            return (
-                f"INSERT INTO {self._deltas} ({names(self._kept)})\n    SELECT {names(self.taken.keys)}, {sums}\n"
-                f"    FROM ({source}) AS noted\n    GROUP BY {names(self.taken.keys)}{tail};"
-            )
-
-        def few_or_noted(source: str, sign: str) -> str:
-            """Few rows are noted as they are, since grouping them takes longer than it saves."""
-            each = f"INSERT INTO {self._deltas} ({names(self._kept)})\n      {rows(source, sign)};"
-            return (
-                f"    IF EXISTS (SELECT FROM {source} OFFSET {FEW}) THEN\n    {noted(rows(source, sign))}\n"
-                f"    ELSE\n      {each}\n    END IF;\n"
-            )
-
-        both = f"{rows('added', '')}\n      UNION ALL {rows('removed', '-')}"
-        return (
-            "\nBEGIN\n"
-            f"  IF TG_OP = 'INSERT' THEN\n{few_or_noted('added', '')}"
-            f"  ELSIF TG_OP = 'UPDATE' THEN\n    {noted(both, changed=True)}\n"
-            f"  ELSIF TG_OP = 'DELETE' THEN\n{few_or_noted('removed', '-')}"
-            f"  ELSE\n    TRUNCATE {self._sums}, {self._deltas};\n  END IF;\n  RETURN NULL;\nEND\n"
-        )
-
-    def _trigger(self, event: str) -> str:
-        return quote(f"{self.spec.name}_{event}")
-
-    def _trigger_part(self, event: str) -> Part:
-        new = " NEW TABLE AS added" if event in {"insert", "update"} else ""
-        old = " OLD TABLE AS removed" if event in {"update", "delete"} else ""
-        tables = f"\n  REFERENCING{old}{new}" if old or new else ""
-        on = f"ON {self.table.qualified}"
-        made = Statement(
-            f"CREATE TRIGGER {self._trigger(event)} AFTER {event.upper()} {on}{tables}\n"
-            f"  FOR EACH STATEMENT EXECUTE FUNCTION {self._function}",
-            f"note each {event.upper()}",
-            "SHARE ROW EXCLUSIVE",
-            self.table.qualified,
-        )
-        dropped = Statement(
-            f"DROP TRIGGER IF EXISTS {self._trigger(event)} {on}",
-            f"note no {event.upper()}",
-            "ACCESS EXCLUSIVE",
-            self.table.qualified,
-        )
-        return Part(made, dropped, f"SELECT EXISTS ({self._triggers(event)})")
-
-    def _triggers(self, *events: str) -> str:
-        listed = ", ".join(literal(f"{self.spec.name}_{event}") for event in events)
-        return (
-            "SELECT FROM pg_catalog.pg_trigger AS t WHERE NOT t.tgisinternal "
-            f"AND t.tgrelid = pg_catalog.to_regclass({literal(self.table.qualified)}) AND t.tgname IN ({listed})"
-        )
-
-    def _always_part(self) -> Part:
-        """In sessions that switch ordinary triggers off, too: loaders and replication set session_replication_role."""
-        each = ",\n  ".join(f"ENABLE ALWAYS TRIGGER {self._trigger(event)}" for event in EVENTS)
-        made = Statement(
-            f"ALTER TABLE {self.table.qualified}\n  {each}",
-            "note writes of sessions that switch triggers off, too",
-            "SHARE ROW EXCLUSIVE",
-            self.table.qualified,
-        )
-        ours = self._triggers(*EVENTS)
-        return Part(made, None, f"SELECT EXISTS ({ours}) AND NOT EXISTS ({ours} AND t.tgenabled <> 'A')")
+    def _noted(self, source: str) -> str:
+        """Deltas, each as its share of the sums, summed by group."""
+        sums = ", ".join(f"CAST(sum({quote(c.name)}) AS {c.type}) AS {quote(c.name)}" for c in self.taken.components)
+        keys = names(self.taken.keys)
+        return f"SELECT {keys}, {sums} FROM ({self._each(source, f'{SIGN} * ')}) AS noted GROUP BY {keys}"
 
     def _fill_part(self) -> Part:
         """Rows less what the deltas say already, in one snapshot: so it counts exactly once what was written since."""
-        keys = ", ".join(f"{key.sql} AS {quote(key.name)}" for key in self.taken.keys)
-        components = ", ".join(f"{c.sql} AS {quote(c.name)}" for c in self.taken.components)
         sums = ", ".join(f"sum({quote(c.name)})" for c in self.taken.components)
-        taken = ", ".join(f"-{quote(c.name)}" for c in self.taken.components)
-        where = f" WHERE {self.taken.where}" if self.taken.where else ""
         sql = (
             f"INSERT INTO {self._sums} ({names(self._kept)})\nSELECT {names(self.taken.keys)}, {sums}\nFROM (\n"
-            f"  SELECT {keys}, {components}\n  FROM {self.table.qualified} AS {self.taken.alias}{where}\n  UNION ALL\n"
-            f"  SELECT {names(self.taken.keys)}, {taken} FROM {self._deltas}\n) AS counted\n"
-            f"GROUP BY {names(self.taken.keys)}"
+            f"  {self._each(self.table.qualified)}\n  UNION ALL\n  {self._each(self._deltas, f'-{SIGN} * ')}\n"
+            f") AS counted\nGROUP BY {names(self.taken.keys)}"
         )
         made = Statement(sql, f"fill {self.spec.name}", "ACCESS SHARE", self.table.qualified, long=True)
         # Not by its size: an insert that was rolled back leaves an empty file that is long.
@@ -236,34 +173,38 @@ class IncrementalSummary(Summary):
         )
 
     def _view_sql(self) -> str:
-        """Groups with the deltas that there are for them, and groups of which there are only deltas yet.
+        """The sums as they are kept of groups that nothing was noted of, and the others with what was noted.
 
-        Two branches, so that a condition on the keys reaches the index of the sums; in the first the deltas, which are
-        few, are what is hashed.
+        Two branches, so that a condition on the keys reaches the index of the sums. In the first, which mostly holds
+        nearly all groups, nothing is joined: what was noted is a small hash that each group is looked up in.
         """
-        added = ", ".join(f"CAST(sum({quote(c.name)}) AS {c.type}) AS {quote(c.name)}" for c in self.taken.components)
-        keys = names(self.taken.keys)
-        deltas = f"(SELECT {keys}, {added} FROM {self._deltas} GROUP BY {keys}) AS d"
-        both = {c.name: f"(s.{quote(c.name)} + d.{quote(c.name)})" for c in self.taken.components}
         alone = {c.name: f"s.{quote(c.name)}" for c in self.taken.components}
-        only = {c.name: f"d.{quote(c.name)}" for c in self.taken.components}
+        both = {c.name: f"(coalesce(s.{quote(c.name)}, 0) + d.{quote(c.name)})" for c in self.taken.components}
         return (
-            f"SELECT\n  {self._shown('s', alone, both)}\nFROM {self._sums} AS s\n"
-            f"LEFT JOIN {deltas} ON {self._match('s', 'd')}\nWHERE s.n + coalesce(d.n, 0) > 0\n"
-            f"UNION ALL\nSELECT\n  {self._shown('d', only)}\nFROM {deltas}\n"
-            f"WHERE d.n > 0 AND NOT EXISTS (SELECT FROM {self._sums} AS s WHERE {self._match('s', 'd')})"
+            f"SELECT\n  {self._shown('s', alone)}\nFROM {self._sums} AS s\nWHERE s.n > 0 AND {self._untouched()}\n"
+            f"UNION ALL\nSELECT\n  {self._shown('d', both)}\nFROM ({self._noted(self._deltas)}) AS d\n"
+            f"LEFT JOIN {self._sums} AS s ON {self._match('s', 'd')}\nWHERE coalesce(s.n, 0) + d.n > 0"
         )
 
-    def _shown(self, side: str, alone: dict[str, str], both: dict[str, str] | None = None) -> str:
-        """The select list, of the sums of one side, or of `both` where there are deltas for the group."""
+    def _untouched(self) -> str:
+        """Whether nothing was noted of a group of the sums. Only keys that are never NULL can be looked up by hash."""
+        where = f" WHERE {self.taken.where}" if self.taken.where else ""
+        if any(key.nullable for key in self.taken.keys):
+            keys = ", ".join(f"{key.sql} AS {quote(key.name)}" for key in self.taken.keys)
+            noted = f"SELECT {keys} FROM {self._deltas} AS {self.taken.alias}{where}"
+            return f"NOT EXISTS (SELECT FROM ({noted}) AS d WHERE {self._match('s', 'd')})"
+        keys = ", ".join(key.sql for key in self.taken.keys)
+        known = names(self.taken.keys, "s.")
+        return f"({known}) NOT IN (SELECT {keys} FROM {self._deltas} AS {self.taken.alias}{where})"
+
+    def _shown(self, side: str, components: dict[str, str]) -> str:
+        """The select list, with the keys of one side; kept as they are divided already where `side` is the sums."""
         types = dict(self.columns)
         columns = {key.name: f"{side}.{quote(key.name)}" for key in self.taken.keys}
         for measure in self.taken.measures:
-            sql = measure.sql.format(**alone)
-            if both:
-                stored = {name: f"s.{quote(name)}" for name, _ in measure.stored}
-                read = measure.read.format(**stored) if measure.read else sql
-                sql = f"CASE WHEN d.n IS NULL THEN {read} ELSE {measure.sql.format(**both)} END"
+            stored = {name: f"s.{quote(name)}" for name, _ in measure.stored}
+            whole = side == "s" and measure.read
+            sql = measure.read.format(**stored) if whole else measure.sql.format(**components)
             columns[measure.name] = f"CAST({sql} AS {types.get(measure.name, 'numeric')})"
         return ",\n  ".join(f"{columns[name]} AS {quote(name)}" for name in self.taken.columns)
 
@@ -293,7 +234,7 @@ class IncrementalSummary(Summary):
         ((stored,),) = connection.execute(
             "SELECT pg_catalog.pg_get_viewdef(pg_catalog.to_regclass(%s))", [self.qualified]
         ).fetchall()
-        if same_query(connection, self._view_sql(), stored.rstrip().rstrip(";")):
+        if equality.same_query(connection, self._view_sql(), stored.rstrip().rstrip(";")):
             return ""
         return stands_otherwise(self.spec.name, stored, self._view_sql())
 
@@ -333,13 +274,12 @@ class IncrementalSummary(Summary):
         return Refreshed("folded", changed)
 
     def _fold(self) -> str:
-        keys, kept = names(self.taken.keys), names(self._kept)
-        sums = ", ".join(f"CAST(sum({quote(c.name)}) AS {c.type}) AS {quote(c.name)}" for c in self.taken.components)
+        kept, noted = names(self._kept), ", ".join([*map(quote, self.taken.reads), SIGN])
         added = ", ".join(f"{quote(c.name)} = s.{quote(c.name)} + f.{quote(c.name)}" for c in self.taken.components)
         known = ", ".join(f"s.{quote(key.name)}" for key in self.taken.keys)
         return (
-            f"WITH taken AS (DELETE FROM {self._deltas} RETURNING {kept}),\n"
-            f"folded AS MATERIALIZED (SELECT {keys}, {sums} FROM taken GROUP BY {keys}),\n"
+            f"WITH taken AS (DELETE FROM {self._deltas} RETURNING {noted}),\n"
+            f"folded AS MATERIALIZED ({self._noted('taken')}),\n"
             f"changed AS (UPDATE {self._sums} AS s SET {added} FROM folded AS f WHERE {self._match('s', 'f')} "
             f"RETURNING {known}),\n"
             f"made AS (INSERT INTO {self._sums} ({kept}) SELECT {names(self._kept, 'f.')} FROM folded AS f\n"

@@ -8,13 +8,18 @@ import psycopg
 
 from playbook.changes.change import Finding
 from playbook.changes.equality import same_query
-from playbook.changes.summary import Part, Refreshed, Summary, SummarySpec, stands_as, stands_otherwise, view_definition
+from playbook.changes.summary import Part, Refreshed, Summary, stands_as, stands_otherwise, view_definition
+from playbook.changes.summary_spec import SummarySpec
 from playbook.target.sql import Statement, literal, quote
 
 _CHANGED = """
 SELECT greatest(pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid), pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid))
 FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass({})"""
 _POPULATED = "SELECT c.relispopulated FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass({})"
+
+_INDEX = (
+    "SELECT pg_catalog.pg_get_indexdef(i.indexrelid) FROM pg_catalog.pg_index AS i WHERE i.indexrelid = to_regclass(%s)"
+)
 
 
 class MaterializedView(Summary):
@@ -41,7 +46,14 @@ class MaterializedView(Summary):
             view,
             long=True,
         )
-        analysed = Statement(f"ANALYZE {view}", f"statistics of {name}", "SHARE UPDATE EXCLUSIVE", view, long=True)
+        analysed = Statement(
+            f"VACUUM (ANALYZE) {view}",
+            f"statistics of {name}, and that its index alone tells every row",
+            "SHARE UPDATE EXCLUSIVE",
+            view,
+            transactional=False,
+            long=True,
+        )
         emptied = Statement(
             f"REFRESH MATERIALIZED VIEW {view} WITH NO DATA", f"leave {name} empty, as it was", "ACCESS EXCLUSIVE", view
         )
@@ -60,16 +72,17 @@ class MaterializedView(Summary):
     def _index(self) -> tuple[Part, ...]:
         if (index := self.spec.unique_index) is None:
             return ()
-        keys = ", ".join(key.key_sql() for key in index.keys)
+        keys = f"({', '.join(key.key_sql() for key in index.keys)})"
+        keys += f" INCLUDE ({', '.join(map(quote, index.include))})" if index.include else ""
         name = quote(self.schema, index.name)
         made = Statement(
-            f"CREATE UNIQUE INDEX {quote(index.name)}\n  ON {self.qualified} ({keys})",
+            f"CREATE UNIQUE INDEX {quote(index.name)}\n  ON {self.qualified} {keys}",
             f"tell its rows apart, for REFRESH CONCURRENTLY ({index.name})",
             "SHARE",
             self.qualified,
         )
         dropped = Statement(f"DROP INDEX IF EXISTS {name}", f"drop {index.name}", "ACCESS EXCLUSIVE", self.qualified)
-        wanted = f"CREATE UNIQUE INDEX {quote(index.name)} ON {self.qualified} USING btree ({keys})"
+        wanted = f"CREATE UNIQUE INDEX {quote(index.name)} ON {self.qualified} USING btree {keys}"
         probe = f"SELECT pg_catalog.pg_get_indexdef(pg_catalog.to_regclass({literal(name)})) = {literal(wanted)}"
         return (Part(made, dropped, probe),)
 
@@ -87,9 +100,19 @@ class MaterializedView(Summary):
         ((stored,),) = connection.execute(
             "SELECT pg_catalog.pg_get_viewdef(pg_catalog.to_regclass(%s))", [self.qualified]
         ).fetchall()
-        if same_query(connection, self.query.sql, stored.rstrip().rstrip(";")):
-            return ""
-        return stands_otherwise(self.spec.name, stored, self.query.sql)
+        if not same_query(connection, self.query.sql, stored.rstrip().rstrip(";")):
+            return stands_otherwise(self.spec.name, stored, self.query.sql)
+        return self._other_index(connection)
+
+    def _other_index(self, connection: psycopg.Connection[Any]) -> str:
+        """What stands under the index's name, where that is not the plan's."""
+        for part in self._index():
+            assert self.spec.unique_index is not None
+            index = quote(self.schema, self.spec.unique_index.name)
+            stored = connection.execute(_INDEX, [index]).fetchone()
+            if stored and not self._stands(connection, part):
+                return stands_otherwise(index, stored[0], part.statement.sql)
+        return ""
 
     def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
         """Also: keys that may be NULL, and the refresh that readers wait for where nothing is unique."""
@@ -104,7 +127,8 @@ class MaterializedView(Summary):
             remedy = f"keep refresh_at ({self.spec.refresh_at} {self.spec.time_zone}) in a quiet hour"
             return [Finding("warn", detail, remedy)]
         known = {name for name, _ in self.columns}
-        if missing := [key.column for key in self.spec.unique_index.columns if key.column not in known]:
+        named = [*(key.column for key in self.spec.unique_index.columns), *self.spec.unique_index.include]
+        if missing := [column for column in named if column not in known]:
             return [Finding("blocked", f"the query returns no column {missing[0]}", "mend unique_index in the plan")]
         return []
 

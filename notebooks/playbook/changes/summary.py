@@ -13,89 +13,22 @@ from typing import Any, ClassVar, Literal
 
 import psycopg
 from psycopg import errors as pg
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from playbook.changes import cron_job, preflight
 from playbook.changes.change import Change, Finding, Stands
-from playbook.changes.covering import WantedKey
 from playbook.changes.cron_job import Cron, Job
 from playbook.changes.equality import columns
-from playbook.changes.index import KeySpec
+from playbook.changes.refresh_command import ISO, refresh_command
 from playbook.changes.staleness import marker
+from playbook.changes.summary_spec import SummarySpec
 from playbook.changes.view_query import view_query
-from playbook.errors import NotAnalysed, PlanError, UsageError, one_line
-from playbook.plan import schedule
+from playbook.errors import NotAnalysed, PlanError, one_line
 from playbook.plan.admission import admit
-from playbook.plan.model import StepSpec
 from playbook.plan.names import Names
 from playbook.target.catalog import LOCK_TIMEOUT_MS, Catalog, Table
 from playbook.target.sql import Statement, literal, quote
 
 _WITH = re.compile(r"\s*WITH\s+(?P<recursive>RECURSIVE\s+)?", re.IGNORECASE)
-
-
-class ViewIndex(BaseModel):
-    """The unique index by which a refresh tells one row from another."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    name: str = Field(min_length=1, max_length=63)
-    columns: tuple[KeySpec, ...] = Field(min_length=1)
-
-    @field_validator("columns")
-    @classmethod
-    def _whole_columns(cls, keys: tuple[KeySpec, ...]) -> tuple[KeySpec, ...]:
-        if any(key.column is None for key in keys):
-            raise ValueError("REFRESH CONCURRENTLY needs whole columns, no expressions")
-        return keys
-
-    @property
-    def keys(self) -> tuple[WantedKey, ...]:
-        """The keys as CREATE INDEX has them."""
-        return tuple(
-            WantedKey(
-                column=key.column,
-                descending=key.descending,
-                nulls_first=None if key.nulls is None else key.nulls == "first",
-                opclass=key.opclass,
-                collation=key.collation,
-            )
-            for key in self.columns
-        )
-
-
-class SummarySpec(StepSpec):
-    """The step's name is the summary's name. `query` is the plan's SELECT; its days are cut in `time_zone`.
-
-    Timestamps without a zone are taken for moments in `stored_time_zone`. It is refreshed every `refresh_every`, once a
-    day or seldomer at `refresh_at` in `time_zone`.
-    """
-
-    name: str = Field(min_length=1, max_length=63)
-    query: str
-    time_zone: str = "UTC"
-    stored_time_zone: str = "UTC"
-    unique_index: ViewIndex | None = None
-    refresh_every: str
-    refresh_at: str = "03:10"
-
-    @field_validator("time_zone", "stored_time_zone")
-    @classmethod
-    def _zone(cls, zone: str) -> str:
-        return schedule.check_zone(zone)
-
-    @field_validator("refresh_at")
-    @classmethod
-    def _time(cls, at: str) -> str:
-        return schedule.check_time(at)
-
-    @field_validator("refresh_every")
-    @classmethod
-    def _interval(cls, text: str) -> str:
-        try:
-            return schedule.every(text).text
-        except UsageError as error:
-            raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -190,7 +123,7 @@ class Summary(Change):
         self.job = Job.of(
             self._cron,
             self.qualified,
-            self.job_command(),
+            refresh_command(self.qualified, self.marker, self.job_body()),
             every_=self.spec.refresh_every,
             at=self.spec.refresh_at,
             zone=self.spec.time_zone,
@@ -337,31 +270,11 @@ class Summary(Change):
         """How old an answer may be."""
         return self.freshness()
 
-    def job_command(self) -> str:
-        """What the job runs: one at a time, only after a change, with its record where the journal is on the target."""
-        return _JOB_COMMAND.format(
-            relation=self.qualified,
-            literal_relation=literal(self.qualified),
-            marker="\n".join(f"    {line}" for line in self.marker.splitlines()).strip(),
-            body="\n".join(f"  {line}" for line in self.job_body().splitlines()),
-            lock=lock_key(self.qualified),
-            iso=ISO,
-        )
-
     def check_columns(self, wanted: tuple[str, ...]) -> None:
         """Raises PlanError where the query returns no column of such a name; nothing is known of a refused query."""
         known = {name for name, _ in self.columns}
         if known and (missing := [name for name in wanted if name not in known]):
             raise PlanError(f"{self.spec.name}: its query returns no column {missing[0]}")
-
-
-ISO = '\'YYYY-MM-DD"T"HH24:MI:SS.MS"+00:00"\''
-"""to_char's format for a moment in UTC, as the journal writes it."""
-
-
-def lock_key(relation: str) -> str:
-    """The arguments of the advisory lock that a refresh of the relation holds."""
-    return f"pg_catalog.hashtext('playbook refresh'), pg_catalog.hashtext({literal(relation)})"
 
 
 def stands_as(name: str, kind: str) -> str:
@@ -396,44 +309,3 @@ SELECT pg_catalog.concat_ws(E'\\n', c.relkind, pg_catalog.array_to_string(c.relo
   pg_catalog.obj_description(c.oid, 'pg_class'))
 FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
-
-_JOB_COMMAND = """DO $refresh$
-DECLARE
-  began timestamptz := clock_timestamp();
-  wal pg_lsn := pg_current_wal_insert_lsn();
-  recorded boolean := to_regclass('playbook.refresh') IS NOT NULL;
-  mark text;
-  last text;
-  manner text;
-  changed bigint;
-BEGIN
-  IF NOT pg_try_advisory_xact_lock({lock}) THEN RETURN; END IF;
-  mark := (
-    {marker}
-  );
-  IF recorded THEN
-    last := (SELECT marker FROM playbook.refresh WHERE relation = {literal_relation} AND error = ''
-             ORDER BY started_at DESC LIMIT 1);
-    IF mark = last THEN
-      UPDATE playbook.refresh SET checked_at = to_char(began AT TIME ZONE 'UTC', {iso})
-      WHERE relation = {literal_relation} AND started_at = (
-        SELECT max(started_at) FROM playbook.refresh WHERE relation = {literal_relation} AND error = '');
-      RETURN;
-    END IF;
-  END IF;
-{body}
-  IF recorded THEN
-    INSERT INTO playbook.refresh VALUES ({literal_relation}, to_char(began AT TIME ZONE 'UTC', {iso}),
-      to_char(began AT TIME ZONE 'UTC', {iso}), extract(epoch FROM clock_timestamp() - began), manner, changed,
-      pg_current_wal_insert_lsn() - wal, coalesce(mark, ''), '');
-  END IF;
-EXCEPTION WHEN OTHERS THEN
-  IF recorded THEN
-    INSERT INTO playbook.refresh VALUES ({literal_relation}, to_char(began AT TIME ZONE 'UTC', {iso}),
-      to_char(began AT TIME ZONE 'UTC', {iso}), extract(epoch FROM clock_timestamp() - began), '',
-      NULL, NULL, '', SQLERRM);
-  ELSE
-    RAISE;
-  END IF;
-END
-$refresh$"""
