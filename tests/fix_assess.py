@@ -68,6 +68,7 @@ CREATE TABLE notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text) 
 INSERT INTO notes (note) SELECT repeat(md5(n::text), 28) FROM generate_series(1, 900) n;
 INSERT INTO customers (name) SELECT 'customer ' || n FROM generate_series(1, 100) n;
 INSERT INTO orders (customer_id, total) SELECT 1 + n % 100, n FROM generate_series(1, 2000) n;
+CREATE MATERIALIZED VIEW totals AS SELECT customer_id, sum(total) AS total FROM orders GROUP BY customer_id;
 """
 FORGET = "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = current_database()"
 COUNT_NOW = "SELECT pg_stat_force_next_flush()"

@@ -47,10 +47,10 @@ def labels(assessment, status):
     return {finding.label for finding in assessment.findings if finding.status == status}
 
 
-def test_there_are_ten_checks_in_the_order_in_which_they_are_shown():
+def test_there_are_eleven_checks_in_the_order_in_which_they_are_shown():
     assert [
         *("settings", "statements", "cache", "connections", "locks"),
-        *("tables", "indexes", "vacuum", "wal", "schema"),
+        *("tables", "indexes", "vacuum", "wal", "schema", "views"),
     ] == NAMES
 
 
@@ -67,17 +67,18 @@ class TestSoundDatabase:
             ("connections: idle in transaction", "no other session is in this database"),
             ("locks: waiting", "no session waits for a lock at this moment"),
             ("locks: deadlocks", "0 deadlocks in the last"),
-            ("tables: size", "3 tables with their indexes take"),
-            ("tables: sequential scans", "3 tables looked at: none of 10,000 rows or more is mostly read whole"),
+            ("tables: size", "4 tables with their indexes take"),
+            ("tables: sequential scans", "4 tables looked at: none of 10,000 rows or more is mostly read whole"),
             ("indexes: invalid", "4 indexes looked at: all are valid"),
             ("indexes: redundant", "4 indexes looked at: none is redundant"),
             ("indexes: foreign keys", "1 foreign key looked at: an index serves each"),
-            ("vacuum: dead rows", "3 tables looked at: autovacuum keeps up"),
+            ("vacuum: dead rows", "4 tables looked at: autovacuum keeps up"),
             ("vacuum: transaction IDs", "transactions old (0.0% of what there are)"),
             ("wal: temporary files", "0 temporary files, 0 bytes, in the last"),
             ("schema: primary keys", "3 tables looked at: each has a primary key"),
             ("schema: not valid", "constraints looked at: all are valid"),
             ("schema: sequences", "3 sequences looked at: each has over 30% of its numbers left"),
+            ("views: filled", "1 materialized view looked at: each can be read"),
         ],
     )
     def test_what_is_in_order_is_ok_with_what_was_looked_at(self, sound_found, label, said):
@@ -575,13 +576,14 @@ def health_view(answer):
 class TestSteps:
     """What stands as YAML beside a finding can be pasted into a plan, and mends it."""
 
-    def test_pasted_into_a_plan_they_mend_what_was_found(self, shop, assessed, tmp_path):
+    def test_pasted_into_a_plan_they_mend_what_was_found_and_undo_leaves_it(self, shop, assessed, snapshot):
         shop.execute("ALTER TABLE orders ADD CONSTRAINT total_positive CHECK (total >= 0) NOT VALID")
         shop.execute("ALTER TABLE orders ADD COLUMN paid_by int")
         shop.execute(
             "ALTER TABLE orders ADD CONSTRAINT paid FOREIGN KEY (paid_by) REFERENCES customers (id) ON DELETE SET NULL "
             "NOT VALID"
         )
+        as_found = snapshot(shop.target)
         assessment = assessed(shop.target)
         steps = "".join(finding.step for finding in assessment.findings)
         assert {line.strip() for line in steps.splitlines() if "kind:" in line} == {
@@ -594,10 +596,19 @@ class TestSteps:
         shop.plan.write_text(head + steps + tail)
         load(shop.plan, {name: kind.Spec for name, kind in kinds().items()})
         phase = shop.playbook().phase("1")
+        run = [" ".join(each.sql.split()) for _, statements, _ in phase.preview().steps for each in statements]
+        assert [sql for sql in run if "CONSTRAINT" in sql] == [
+            f"ALTER TABLE public.orders VALIDATE CONSTRAINT {name}" for name in ("paid", "total_positive")
+        ]
+        assert {state.reason for _, state in phase.check().steps if "NOT VALID" in state.reason} == {
+            f"{name} stands NOT VALID: no row that was there before was verified" for name in ("total_positive", "paid")
+        }
         assert {state.status for _, state, _ in phase.apply().steps} == {"applied"}
         again = assessed(shop.target)
         assert not of(again, "indexes: foreign keys", "warn")
         assert not of(again, "schema: not valid", "warn")
+        phase.undo()
+        assert snapshot(shop.target) == as_found, "what others had added stands, NOT VALID as it was"
 
 
 class TestRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from playbook import undoing
+from playbook import refreshing, undoing
 
 PHASES = ("1.1", "3.1", "3.2", "4.1", "4.2")
 INDEXES = [
@@ -25,6 +25,16 @@ PRISMA = {
     "1.1/idx_validation_issues_entity_severity_status": "covered",
     "3.2/idx_performance_baseline_lookup": "not_applicable",
     "4.1/check_value_positive": "blocked",
+}
+# What an engineer may decide on for the rows that violate a constraint, in the names of each target.
+MENDED = {
+    "SNAKE_URL": (
+        "UPDATE proposals SET value = NULL WHERE NOT (value IS NULL OR value >= 0)",
+        "UPDATE proposal_products SET quantity = 1 WHERE NOT (quantity > 0)",
+        "UPDATE hypothesis_validation_events SET performance_improvement = NULL "
+        "WHERE NOT (performance_improvement >= -100 AND performance_improvement <= 1000)",
+    ),
+    "PRISMA_URL": ("UPDATE proposals SET value = NULL WHERE NOT (value IS NULL OR value >= 0)",),
 }
 POINTS = ["before_intent", "after_intent", "during", "before_done", "after_done"]
 
@@ -64,8 +74,22 @@ def test_the_plan_is_applied_once_and_undone_to_the_same_catalog(place, snapshot
     assert {name[2:] for name in first} == {id_.partition("/")[2] for id_ in applied(place) if id_ in INDEXES + CHECKS}
     assert walk(place, "apply") == expected(place)
     assert made(place) == first
+    assert [one.word for one in refreshing.refresh(place.context())] == ["skipped"]
     undone = undoing.undo(place.context())
     assert [(one.step, one.error) for one in undone] == [(id_, "") for id_ in reversed(applied(place))]
+    assert snapshot(place.target) == as_found
+
+
+def test_once_its_rows_are_mended_a_new_run_adds_and_validates_what_was_blocked(place, snapshot):
+    as_found = snapshot(place.target)
+    assert walk(place, "apply", ("4.1",)) == {id_: expected(place)[id_] for id_ in CHECKS}
+    for update in MENDED[place.variable]:
+        place.execute(update)
+    assert walk(place, "apply", ("4.1",)) == dict.fromkeys(CHECKS, "applied")
+    assert place.execute(
+        "SELECT conname FROM pg_constraint WHERE convalidated AND conname LIKE 'check\\_%%' ORDER BY 1"
+    ) == [(id_.partition("/")[2],) for id_ in sorted(CHECKS)]
+    assert {one.error for one in undoing.undo(place.context())} == {""}
     assert snapshot(place.target) == as_found
 
 
