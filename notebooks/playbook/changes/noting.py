@@ -94,21 +94,25 @@ class Noting:
         new = " NEW TABLE AS added" if event in {"insert", "update"} else ""
         old = " OLD TABLE AS removed" if event in {"update", "delete"} else ""
         tables = f"\n  REFERENCING{old}{new}" if old or new else ""
-        on = f"ON {self.table.qualified}"
-        made = Statement(
-            f"CREATE TRIGGER {self._trigger(event)} AFTER {event.upper()} {on}{tables}\n"
-            f"  FOR EACH STATEMENT EXECUTE FUNCTION {self.function}",
-            f"note each {event.upper()}",
-            "SHARE ROW EXCLUSIVE",
-            self.table.qualified,
+        when = f"AFTER {event.upper()} ON {self.table.qualified}{tables}\n  FOR EACH STATEMENT"
+        return self._made(event, when, f"note each {event.upper()}", f"note no {event.upper()}")
+
+    def _columns_part(self) -> Part:
+        """One that never fires: a trigger depends on the columns it names, a function does not on those it reads."""
+        columns = ", ".join(map(quote, self.reads))
+        when = f"AFTER UPDATE OF {columns} ON {self.table.qualified}\n  FOR EACH STATEMENT WHEN (false)"
+        purpose = "let nobody drop a column that is noted, since then no writer could write"
+        return self._made("columns", when, purpose, "the columns are needed no more")
+
+    def _made(self, name: str, when: str, purpose: str, purpose_of_undo: str) -> Part:
+        table = self.table.qualified
+        make = f"CREATE TRIGGER {self._trigger(name)} {when} EXECUTE FUNCTION {self.function}"
+        drop = f"DROP TRIGGER IF EXISTS {self._trigger(name)} ON {table}"
+        return Part(
+            Statement(make, purpose, "SHARE ROW EXCLUSIVE", table),
+            Statement(drop, purpose_of_undo, "ACCESS EXCLUSIVE", table),
+            f"SELECT EXISTS ({self._triggers(name)})",
         )
-        dropped = Statement(
-            f"DROP TRIGGER IF EXISTS {self._trigger(event)} {on}",
-            f"note no {event.upper()}",
-            "ACCESS EXCLUSIVE",
-            self.table.qualified,
-        )
-        return Part(made, dropped, f"SELECT EXISTS ({self._triggers(event)})")
 
     def _triggers(self, *events: str) -> str:
         listed = ", ".join(literal(f"{self.summary}_{event}") for event in events)
@@ -128,21 +132,3 @@ class Noting:
         )
         ours = self._triggers(*EVENTS)
         return Part(made, None, f"SELECT EXISTS ({ours}) AND NOT EXISTS ({ours} AND t.tgenabled <> 'A')")
-
-    def _columns_part(self) -> Part:
-        """One that never fires: a trigger depends on the columns it names, a function does not on those it reads."""
-        on, columns = f"ON {self.table.qualified}", ", ".join(map(quote, self.reads))
-        made = Statement(
-            f"CREATE TRIGGER {self._trigger('columns')} AFTER UPDATE OF {columns} {on}\n"
-            f"  FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION {self.function}",
-            "let nobody drop a column that is noted, since then no writer could write",
-            "SHARE ROW EXCLUSIVE",
-            self.table.qualified,
-        )
-        dropped = Statement(
-            f"DROP TRIGGER IF EXISTS {self._trigger('columns')} {on}",
-            "the columns are needed no more",
-            "ACCESS EXCLUSIVE",
-            self.table.qualified,
-        )
-        return Part(made, dropped, f"SELECT EXISTS ({self._triggers('columns')})")
