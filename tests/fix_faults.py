@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from tests import fix_partitions, fix_shop
 from tests.fix_shop import Shop
 
-from playbook.errors import Unreachable
+from playbook import undoing
+from playbook.errors import PlaybookError, Unreachable
 from playbook.journal import StatementRecord
 from playbook.target import embedded
 from playbook.target.connect import Target, identify
@@ -72,7 +74,8 @@ def own_server() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def _database(own: OwnServer) -> Iterator[Target]:
+def database(own: OwnServer) -> Iterator[Target]:
+    """A new database on it, gone afterwards, however the server was left."""
     name = f"faults_{next(_numbers)}"
     with psycopg.connect(**own.lease.server.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
@@ -86,14 +89,14 @@ def _database(own: OwnServer) -> Iterator[Target]:
 @pytest.fixture
 def own_shop(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """The shop on a server that may be killed."""
-    with _database(own_server) as target:
+    with database(own_server) as target:
         yield fix_shop.lay_out(target, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def own_accounts(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """The accounts on a server that may be killed; two indexes are there to be adopted."""
-    with _database(own_server) as target:
+    with database(own_server) as target:
         accounts = fix_partitions.lay_out(target, tmp_path, monkeypatch)
         accounts.execute("CREATE INDEX mine ON entries_2026 (account, at DESC)")
         accounts.execute("CREATE INDEX whole_year ON entries_2025 (account, at DESC)")
@@ -169,6 +172,79 @@ class Fault:
                 if connection.execute(asked, [self._pid]).fetchone():
                     self._strike()
                 time.sleep(0.002)
+
+
+Place = tuple[str, str, int]
+"""Direction, step, position."""
+
+
+def statuses(answer: Any) -> dict[str, str]:
+    """What became of each step."""
+    return {row[0]: row[1].status for row in answer.steps}
+
+
+def reasons(answer: Any) -> str:
+    """Why, in one line."""
+    return "; ".join(row[1].reason for row in answer.steps)
+
+
+def resume(shop: Shop) -> None:
+    """The next run goes on, and everything stands after it."""
+    applied = shop.playbook().phase("1").apply()
+    assert set(statuses(applied).values()) == {"applied"}, reasons(applied)
+    assert shop.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+
+
+def undo(shop: Shop) -> None:
+    """Takes everything back."""
+    assert {one.error for one in undoing.undo(shop.context())} <= {""}
+
+
+def points_of(shop: Shop) -> list[Place]:
+    """Every statement of apply, from `preview`, and every one that an undo then runs, from the journal."""
+    counted = shop.playbook().phase("1")
+    found = [("apply", name, at) for name, sts, _ in counted.preview().steps for at in range(len(sts))]
+    counted.apply()
+    undo(shop)
+    ran = shop.execute("SELECT step, position FROM playbook.statement WHERE direction = 'undo' ORDER BY 1, 2")
+    return found + [("undo", step, at) for step, at in ran]
+
+
+def strike(shop: Shop, own: OwnServer, kill: Callable[[int], None], touch: str, place: Place, point: str) -> None:
+    """Applies or undoes until the fault strikes there, and waits until the server is back."""
+    direction, step, position = place
+    if direction == "undo":
+        resume(shop)
+    fault = Fault(shop, direction, position, point, kill, touch, step)
+    with fault.arranged(), suppress(PlaybookError):
+        shop.playbook().phase("1").apply() if direction == "apply" else undoing.undo(shop.context())
+    own.recover(shop.target)
+    assert fault.struck, (place, point)
+
+
+def strike_everywhere(
+    shop: Shop, own: OwnServer, kill: Callable[[int], None], touch: str, snapshot: Callable[[Target], str]
+) -> tuple[int, list[Place]]:
+    """Every statement at every point, resumed and not, each time undone: how many strikes, and the statements."""
+    as_found = snapshot(shop.target)
+    places = points_of(shop)
+    covered = 0
+    for place in places:
+        for point in POINTS:
+            for resumed in (True, False) if place[0] == "apply" else (False,):
+                strike(shop, own, kill, touch, place, point)
+                if resumed:
+                    resume(shop)
+                undo(shop)
+                assert snapshot(shop.target) == as_found, (place, point, resumed)
+                covered += 1
+    return covered, places
+
+
+def killed(shop: Shop, place: Place, point: str, touch: str) -> None:
+    """Applies or undoes in another process, which dies there by kill -9."""
+    direction, step, position = place
+    assert shop.killed(step, point, position, direction, touch) == -9, (place, point)
 
 
 class Proxy:

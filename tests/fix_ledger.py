@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from tests import fix_faults
+from tests.fix_faults import OwnServer
+from tests.fix_prisma import AnyServer
 from tests.fix_shop import Shop
+from tests.servers import Postgres
 
 from playbook.target import embedded
 from playbook.target.connect import Target, identify
@@ -119,22 +125,59 @@ FROM generate_series(1, 1500) n;
 """
 
 
-@pytest.fixture(scope="session")
-def ledger_template(server: embedded.Server) -> Iterator[str]:
-    """The database that each ledger is a copy of."""
-    name = "ledger_template"
-    with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
+@contextmanager
+def _roles(conninfo: Mapping[str, Any]) -> Iterator[psycopg.Connection[Any]]:
+    """The roles that the ledger's grants name, for as long as this lasts."""
+    with psycopg.connect(**conninfo, autocommit=True) as admin:
         for role in ROLES:
             admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")
+        try:
+            yield admin
+        finally:
+            for role in ROLES:
+                admin.execute(f"DROP ROLE {role}")
+
+
+def _fill(conninfo: Mapping[str, Any]) -> None:
+    with psycopg.connect(**conninfo, autocommit=True) as connection:
+        connection.execute(SCHEMA)
+        connection.execute(ROWS)
+        connection.execute("ANALYZE")
+
+
+@contextmanager
+def _template(server: AnyServer) -> Iterator[str]:
+    """The database that each ledger on that server is a copy of."""
+    name = "ledger_template"
+    with _roles(server.conninfo("postgres")) as admin:
         admin.execute(f"CREATE DATABASE {name}")
-        with psycopg.connect(**server.conninfo(name), autocommit=True) as connection:
-            connection.execute(SCHEMA)
-            connection.execute(ROWS)
-            connection.execute("ANALYZE")
+        _fill(server.conninfo(name))
         yield name
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        for role in ROLES:
-            admin.execute(f"DROP ROLE {role}")
+
+
+def _open(target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    (folder / "plan.yaml").write_text(PLAN)
+    (folder / "workload.sql").write_text(WORKLOAD)
+    ledger = Shop(identify(target), folder / "plan.yaml", folder)
+    monkeypatch.setenv("SHOP_URL", ledger.url())
+    return ledger
+
+
+@contextmanager
+def _copied(server: AnyServer, template: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    name = f"ledger_{next(_numbers)}"
+    with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield _open(Target("env:SHOP_URL", server.conninfo(name)), folder, monkeypatch)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def ledger_template(server: embedded.Server) -> Iterator[str]:
+    """On the embedded server."""
+    with _template(server) as name:
+        yield name
 
 
 @pytest.fixture
@@ -142,12 +185,33 @@ def ledger(
     server: embedded.Server, ledger_template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Shop]:
     """The ledger with its rows; nothing of the playbook in it yet."""
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text(WORKLOAD)
-    name = f"ledger_{next(_numbers)}"
-    with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {ledger_template}")
-        ledger = Shop(identify(Target("env:SHOP_URL", server.conninfo(name))), tmp_path / "plan.yaml", tmp_path)
-        monkeypatch.setenv("SHOP_URL", ledger.url())
+    with _copied(server, ledger_template, tmp_path, monkeypatch) as ledger:
         yield ledger
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def ledger15(postgres15: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """The same on PostgreSQL 15."""
+    with _template(postgres15) as template, _copied(postgres15, template, tmp_path, monkeypatch) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def ledger_with_cron(cron: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """The same in the database in which pg_cron runs."""
+    with _roles(cron.conninfo):
+        _fill(cron.conninfo)
+        ledger = _open(cron, tmp_path, monkeypatch)
+        yield ledger
+        ledger.execute(f"DROP OWNED BY {', '.join(ROLES)}")
+
+
+@pytest.fixture
+def own_ledger(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """The same on a server that may be killed."""
+    with fix_faults.database(own_server) as target, _roles(own_server.lease.server.conninfo("postgres")):
+        _fill(target.conninfo)
+        ledger = _open(target, tmp_path, monkeypatch)
+        yield ledger
+        own_server.recover(target)
+        ledger.execute(f"DROP OWNED BY {', '.join(ROLES)}")

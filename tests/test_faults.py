@@ -10,15 +10,25 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.fix_faults import POINTS, Fault, Proxy
+from tests.fix_faults import (
+    POINTS,
+    Proxy,
+    killed,
+    points_of,
+    reasons,
+    resume,
+    statuses,
+    strike,
+    strike_everywhere,
+    undo,
+)
 
 from people import rerun_as_root
 from playbook import undoing
-from playbook.errors import Interrupted, PlaybookError
+from playbook.errors import Interrupted
 from playbook.journal import StatementRecord
 from playbook.phase import Playbook
 from playbook.target.execute import LockPolicy
@@ -26,61 +36,6 @@ from playbook.target.execute import LockPolicy
 SHOP_TOUCH = "UPDATE orders SET total = total WHERE id = 1"
 LEDGER_TOUCH = "UPDATE entries SET amount = amount WHERE amount IN (1, 400, 401, 402, 800)"
 QUICK = LockPolicy(timeout_ms=40, limit_s=0.5, backoff_s=(0.05, 0.1))
-
-
-def statuses(answer):
-    return {row[0]: row[1].status for row in answer.steps}
-
-
-def reasons(answer):
-    return "; ".join(row[1].reason for row in answer.steps)
-
-
-def resume(shop):
-    applied = shop.playbook().phase("1").apply()
-    assert set(statuses(applied).values()) == {"applied"}, reasons(applied)
-    assert shop.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
-
-
-def undo(shop):
-    assert {one.error for one in undoing.undo(shop.context())} <= {""}
-
-
-def points_of(shop):
-    """Every statement of apply, from `preview`, and every one that an undo then runs, from the journal."""
-    counted = shop.playbook().phase("1")
-    found = [("apply", name, at) for name, sts, _ in counted.preview().steps for at in range(len(sts))]
-    counted.apply()
-    undo(shop)
-    ran = shop.execute("SELECT step, position FROM playbook.statement WHERE direction = 'undo' ORDER BY 1, 2")
-    return found + [("undo", step, at) for step, at in ran]
-
-
-def strike(shop, own, kill, touch, place, point):
-    direction, step, position = place
-    if direction == "undo":
-        resume(shop)
-    fault = Fault(shop, direction, position, point, kill, touch, step)
-    with fault.arranged(), suppress(PlaybookError):
-        shop.playbook().phase("1").apply() if direction == "apply" else undoing.undo(shop.context())
-    own.recover(shop.target)
-    assert fault.struck, (place, point)
-
-
-def strike_everywhere(shop, own, kill, touch, snapshot):
-    as_found = snapshot(shop.target)
-    places = points_of(shop)
-    covered = 0
-    for place in places:
-        for point in POINTS:
-            for resumed in (True, False) if place[0] == "apply" else (False,):
-                strike(shop, own, kill, touch, place, point)
-                if resumed:
-                    resume(shop)
-                undo(shop)
-                assert snapshot(shop.target) == as_found, (place, point, resumed)
-                covered += 1
-    return covered, places
 
 
 @pytest.mark.exhaustive
@@ -114,12 +69,6 @@ def test_a_backend_or_server_that_dies_leaves_what_can_be_resumed_and_undone(
         resume(own_shop)
     undo(own_shop)
     assert snapshot(own_shop.target) == as_found
-
-
-def killed(shop, place, point, touch):
-    """Applies or undoes in another process, which dies there by kill -9."""
-    direction, step, position = place
-    assert shop.killed(step, point, position, direction, touch) == -9, (place, point)
 
 
 @pytest.mark.exhaustive

@@ -292,21 +292,25 @@ def _stopped() -> threading.Event:
 
 @app.command()
 def maintain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write the rows of what is dropped into this folder first.")
+    ] = None,
     target: TargetOption = None,
     plan: PlanOption = None,
     scale: ScaleOption = None,
     map_: MapOption = None,
     journal: JournalOption = None,
 ) -> None:
-    """Make the next partitions of the tables that the plan partitioned."""
+    """Make the next partitions of the tables that the plan partitioned, and retire old ones where it says so."""
     from playbook import maintaining
     from playbook.tell import print_maintained
 
     with _status() as progress:
         context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
-        maintained = maintaining.maintain(context)
-    print_maintained(out, context, maintained)
-    raise typer.Exit(1 if any(one.error for one in maintained) else 0)
+        maintained = maintaining.maintain(context, dry_run=dry_run, export=export)
+    print_maintained(out, context, maintained, dry_run=dry_run)
+    raise typer.Exit(1 if any(one.failed for one in maintained) else 0)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

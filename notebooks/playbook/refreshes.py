@@ -97,7 +97,7 @@ class Refreshes:
 
     def of(self, relation: str) -> list[Refresh]:
         """Those of a relation, the latest first, failures among them."""
-        if not self._stands():
+        if not self._store.has("refresh"):
             return []
         query = f"SELECT {_COLUMNS} FROM {self._store.prefix}refresh WHERE relation = ? ORDER BY started_at DESC"
         with self._store.session() as execute:
@@ -118,16 +118,8 @@ class Refreshes:
         return next((each for each in self.of(relation) if not each.error), None)
 
     def _make(self) -> None:
-        if not self._stands():
+        if not self._store.has("refresh"):
             if not self._store.exists():
                 self._store.create()
             with self._store.session() as execute:
                 execute(_TABLE.format(prefix=self._store.prefix).strip())
-
-    def _stands(self) -> bool:
-        if not self._store.exists():
-            return False
-        with self._store.session() as execute:
-            if self.on_target:
-                return execute(f"SELECT to_regclass('{self._store.prefix}refresh') IS NOT NULL")[0][0]
-            return bool(execute("SELECT 1 FROM sqlite_master WHERE name = 'refresh'"))

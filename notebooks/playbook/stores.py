@@ -65,6 +65,9 @@ class Store(Protocol):
     def exists(self) -> bool:
         """Whether the tables stand."""
 
+    def has(self, table: str) -> bool:
+        """Whether the journal stands and a further table of that name beside it."""
+
     def create(self) -> None:
         """Makes the tables."""
 
@@ -134,6 +137,13 @@ class TargetStore:
             state = self._state(connection)
             return state.ours and state.may_read
 
+    def has(self, table: str) -> bool:
+        """Asked of the catalog."""
+        if not self.exists():
+            return False
+        with self.session() as execute:
+            return execute("SELECT to_regclass(?) IS NOT NULL", (f"{SCHEMA}.{table}",))[0][0]
+
     def obstacles(self) -> list[Finding]:
         """A publication that would carry its rows, a schema of that name that is not ours, a missing privilege."""
         with self._connect() as connection:
@@ -170,7 +180,8 @@ class TargetStore:
             state = self._state(connection)
             if not (state.ours or state.made):
                 return "nothing, since no journal stands there"
-            tables = f"DROP TABLE {SCHEMA}.step, {SCHEMA}.statement; DROP TABLE IF EXISTS {SCHEMA}.refresh"
+            tables = f"DROP TABLE {SCHEMA}.step, {SCHEMA}.statement"
+            tables += f"; DROP TABLE IF EXISTS {SCHEMA}.refresh, {SCHEMA}.detached"
             try:
                 connection.execute((f"DROP SCHEMA {SCHEMA} CASCADE" if state.made else tables).encode())
             except psycopg.errors.InsufficientPrivilege as error:
@@ -209,10 +220,14 @@ class FileStore:
 
     def exists(self) -> bool:
         """Whether the file holds a journal."""
+        return self.has("statement")
+
+    def has(self, table: str) -> bool:
+        """Asked of the file, which is not made by that."""
         if not self._path.exists():
             return False
         with self.session() as execute:
-            return bool(execute("SELECT 1 FROM sqlite_master WHERE name = 'statement'"))
+            return bool(execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def create(self) -> None:
         """Makes the file with its tables, for this database alone."""

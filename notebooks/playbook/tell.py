@@ -83,14 +83,17 @@ def print_refreshed(console: Console, outcomes: list[Outcome]) -> None:
         console.print(escape(f"{one.step}: {one.word}: {one.said}"))
 
 
-def print_maintained(console: Console, context: Context, maintained: list[Maintained]) -> None:
-    """Each partitioned table with the partitions that were made for it, or the reason why not."""
+def print_maintained(console: Console, context: Context, maintained: list[Maintained], *, dry_run: bool) -> None:
+    """Each partitioned table with the partitions that were made for it, or the reason why not, and its old ones."""
     if not maintained:
         console.print(escape(f"{context.target.label}: the plan has partitioned nothing here"))
     for one in maintained:
-        console.print(escape(f"{one.step}: {', '.join(one.made) or 'no partition was missing'}"))
-        if one.error:
-            console.print(escape(f"{one.step}: {one.error}"))
+        lines = [("to make: " if dry_run and one.made else "") + (", ".join(one.made) or "no partition was missing")]
+        lines += [one.error] if one.error else []
+        lines += [f"pg_cron job: {one.job}"] if one.job else []
+        lines += [f"{retired.partition} {retired.said}" for retired in one.retired]
+        for line in lines:
+            console.print(escape(f"{one.step}: {line}"))
 
 
 def print_compared(console: Console, compared: Compared) -> None:

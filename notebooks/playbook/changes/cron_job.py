@@ -1,4 +1,4 @@
-"""The pg_cron job that refreshes a summary, where that extension stands in the database worked on."""
+"""A pg_cron job that keeps up what a step made, where that extension stands in the database worked on."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Cron:
         told = zone is not None or version is None or version.startswith(_WITHOUT_ZONE)
         return cls(version, zone or "GMT", database, here, user, usable, zone_told=told)
 
-    def findings(self) -> list[Finding]:
-        """Why no job is made although pg_cron is on the server."""
+    def findings(self, instead: str) -> list[Finding]:
+        """Why no job is made although pg_cron is on the server; `instead` says what does it from elsewhere."""
         if self.version is None and self.database and self.database != self.here:
             detail = f"pg_cron stands in database {self.database}, and jobs can be made only there"
-            return [Finding("warn", detail, "`playbook refresh --every` keeps it fresh, or schedule it from there")]
+            return [Finding("warn", detail, f"{instead}, or schedule it from there")]
         if self.version is not None and not self.usable:
             detail = f"pg_cron stands here, and {self.user} may not use it"
             return [Finding("warn", detail, f"GRANT USAGE ON SCHEMA cron TO {quote(self.user)};")]
@@ -73,22 +73,23 @@ class Cron:
 
 @dataclass(frozen=True)
 class Job:
-    """One job: its name, its five fields in pg_cron's zone, and the SQL it runs."""
+    """One job: its name, its five fields in pg_cron's zone, the SQL it runs, and in words what that does."""
 
     name: str
     schedule: str
     command: str
+    does: str
 
     @classmethod
-    def of(cls, cron: Cron, relation: str, command: str, *, every_: str, at: str, zone: str) -> Job | None:
-        """The job that keeps `relation` fresh; None where pg_cron is not usable or has no such interval."""
+    def of(cls, cron: Cron, relation: str, command: str, *, does: str, every_: str, at: str, zone: str) -> Job | None:
+        """The job that keeps up `relation`; None where pg_cron is not usable or has no such interval."""
         if not cron.usable:
             return None
         try:
             line = cron_line(every(every_), at, zone, "UTC" if cron.zone == "GMT" else cron.zone)
         except UsageError:
             return None
-        return cls(f"playbook {cron.here} {relation}", line, command)
+        return cls(f"playbook {cron.here} {relation}", line, command, does)
 
     @property
     def object_name(self) -> str:
@@ -98,18 +99,24 @@ class Job:
     def make(self) -> Statement:
         """Makes the job, or gives the one of that name this schedule."""
         arguments = ",\n  ".join([literal(self.name), literal(self.schedule), f"$job$\n{self.command}\n$job$"])
-        return Statement(f"SELECT cron.schedule(\n  {arguments})", "refresh it on a schedule (pg_cron)")
+        return Statement(
+            f"SELECT cron.schedule(\n  {arguments})", f"{self.does} on a schedule (pg_cron)", unless=self._stands
+        )
 
     def remove(self) -> Statement:
         """Removes it, if it is there."""
         where = f"jobname = {literal(self.name)} AND username = current_user"
-        return Statement(f"SELECT cron.unschedule(jobid) FROM cron.job WHERE {where}", "refresh it no more")
+        return Statement(f"SELECT cron.unschedule(jobid) FROM cron.job WHERE {where}", f"{self.does} no more")
 
     @property
     def probe(self) -> str:
         """A SELECT of one boolean: does it stand with this schedule and command?"""
+        return f"SELECT {self._stands}"
+
+    @property
+    def _stands(self) -> str:
         return (
-            "SELECT EXISTS (SELECT FROM cron.job WHERE active AND username = current_user "
+            "EXISTS (SELECT FROM cron.job WHERE active AND username = current_user "
             f"AND database = pg_catalog.current_database() AND jobname = {literal(self.name)} "
             f"AND schedule = {literal(self.schedule)} AND pg_catalog.btrim(command, E'\\n') = {literal(self.command)})"
         )

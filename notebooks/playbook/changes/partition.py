@@ -9,13 +9,14 @@ from typing import Any, Literal
 import psycopg
 from pydantic import Field, field_validator
 
-from playbook.changes import preflight
+from playbook.changes import cron_job, preflight
 from playbook.changes.change import Change, Finding, Stands
-from playbook.changes.partitioning import acceptance, attributes, dependents, obstacles, recreate
+from playbook.changes.cron_job import Cron, Job
+from playbook.changes.partitioning import acceptance, ahead, attributes, dependents, obstacles, recreate, scheduled
 from playbook.changes.partitioning.attach import Attach, cutoff_of
 from playbook.changes.partitioning.attributes import Attributes
-from playbook.changes.partitioning.periods import Every, Period, containing, first_ahead
-from playbook.errors import Drifted, NotFound
+from playbook.changes.partitioning.periods import Every, Period, Span, containing, first_ahead
+from playbook.errors import Drifted, NotFound, StepError
 from playbook.plan.model import StepSpec
 from playbook.plan.names import Names
 from playbook.target.catalog import Catalog, Table
@@ -27,7 +28,9 @@ class PartitionSpec(StepSpec):
 
     `key` is a timestamp or date column. `accept` says in so many words which losses the plan accepts; a preflight that
     is blocked by one gives the words. `cutoff` (the first day of a period) overrides where the history ends; `ahead` is
-    how many periods get a partition at once; rows past them go into a default partition, or are refused.
+    how many periods get a partition at once; rows past them go into a default partition, or are refused. Without
+    `retention` nothing is ever removed; with it `playbook maintain` detaches the partitions that lie wholly before it
+    (`24 months`), and drops what it detached once `grace` (`7 days`) has passed and nothing in it has changed.
     """
 
     name: str = Field(min_length=1, max_length=63)
@@ -38,11 +41,18 @@ class PartitionSpec(StepSpec):
     cutoff: date | None = None
     ahead: int = Field(default=3, ge=1, le=3000)
     beyond: Literal["default_partition", "refuse"] = "default_partition"
+    retention: Span | None = None
+    grace: Span = Span(7, "day")
 
     @field_validator("accept", mode="before")
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) and value else value or ()
+
+    @field_validator("retention", "grace", mode="before")
+    @classmethod
+    def _a_span(cls, value: object) -> object:
+        return Span.parse(value) if isinstance(value, str) else value
 
     @field_validator("cutoff", mode="before")
     @classmethod
@@ -70,6 +80,8 @@ class Partition(Change):
         self.key = names.column(spec.table, spec.key).name
         self._attach: Attach | None = None
         self._found: Attributes | None = None
+        self._cron: Cron | None = None
+        self.job: Job | None = None
 
     def ask(self, connection: psycopg.Connection[Any]) -> None:
         """Reads everything that hangs on the table, and what depends on it."""
@@ -78,6 +90,25 @@ class Partition(Change):
             raise NotFound(f"{self.table.qualified} is gone since the catalog was read")
         if self._found.kind == "r":
             self._attach = self._planned(connection, self._found)
+        self._cron = Cron.ask(connection)
+        if self._cron.usable:
+            self.job = self._scheduled(connection, self._cron, self._found)
+
+    def _scheduled(self, connection: psycopg.Connection[Any], cron: Cron, found: Attributes) -> Job | None:
+        """The job that makes partitions ahead: of a table to be partitioned, or of one that is by now."""
+        if self._attach:
+            model = self._attach.table
+        else:
+            try:
+                model = ahead.alike(connection, found)
+            except StepError:  # made by others, in a way in which nobody could tell the next partition
+                return None
+        user = preflight.current_user(connection)
+        return scheduled.job(cron, model, self.key, self.spec.every, self.spec.ahead, user)
+
+    @property
+    def _wanted_key(self) -> str:
+        return f"RANGE ({quote(self.key)})"
 
     def _planned(self, connection: psycopg.Connection[Any], found: Attributes) -> Attach:
         """The conversion of the table as it was before a run that was interrupted, if one was."""
@@ -112,11 +143,15 @@ class Partition(Change):
 
     def statements(self) -> tuple[Statement, ...]:
         """By the attach route; nothing where the table is partitioned."""
-        return self._attach.statements() if self._attach else ()
+        if self._attach is None:
+            return ()
+        return (*self._attach.statements(), *((self.job.make(),) if self.job else ()))
 
     def undo(self) -> tuple[Statement, ...]:
         """The swap back and the end of what was made for it."""
-        return self._attach.undo() if self._attach else ()
+        if self._attach is None:
+            return ()
+        return (*((self.job.remove(),) if self.job else ()), *self._attach.undo())
 
     def undo_after(self, earlier: tuple[Statement, ...]) -> tuple[Statement, ...]:
         """Its undo serves from wherever an interrupted run came to."""
@@ -125,9 +160,8 @@ class Partition(Change):
     def stands(self) -> Stands:
         """By what the table is now."""
         if self._attach is None:
-            wanted = f"RANGE ({quote(self.key)})"
-            if self._found and self._found.partition_key == wanted:
-                return Stands("exists", f"{self.table.qualified} is partitioned by {wanted} already")
+            if self._found and self._found.partition_key == self._wanted_key:
+                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already")
             return Stands("other", f"{self.table.qualified} is partitioned by {self.table.partition_key} already")
         if self._left_over():
             return Stands("unfinished", f"{self.table.qualified} bears the traces of a conversion")
@@ -164,6 +198,7 @@ class Partition(Change):
             *obstacles.swap_waits(connection),
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes()),
+            *(self._cron.findings("`playbook maintain`, run once a day, does it") if self._cron else ()),
         ]
 
     def _period(self) -> list[Finding]:
@@ -219,16 +254,24 @@ class Partition(Change):
     def makes(self) -> tuple[str, ...]:
         """The parent under both its names, the CHECK and the indexes that stand before it."""
         assert self._attach
-        return self._attach.makes()
+        return (*self._attach.makes(), *((self.job.object_name,) if self.job else ()))
 
     def objects(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
-        """The partitioned table, once it is one."""
+        """The partitioned table, once it is one, and the job that makes partitions ahead."""
         definition = self.definition(connection, self.table.qualified)
-        return {self.table.qualified: definition} if definition else {}
+        if definition is None:
+            return {}
+        job = self.job and self.definition(connection, self.job.object_name)
+        return {self.table.qualified: definition} | ({self.job.object_name: job} if self.job and job else {})
 
     @staticmethod
     def definition(connection: psycopg.Connection[Any], name: str) -> str | None:
-        """All that a partitioned table has but its partitions; of an index or CHECK on the way, that it stands."""
+        """All that a partitioned table has but its partitions; of an index or CHECK on the way, that it stands.
+
+        Of a job, schedule and command.
+        """
+        if name.startswith(cron_job.PREFIX):
+            return cron_job.definition(connection, name)
         if " ON " in name:
             row = connection.execute(_CHECK.encode(), [name]).fetchone()
             return row[0] if row else None
@@ -243,8 +286,9 @@ class Partition(Change):
         return row[0] if row else None
 
     def remark(self) -> str:
-        """Where pruning begins to help."""
-        return "history is one partition, so pruning helps from the cutoff on"
+        """Where pruning begins to help, and who makes the next partitions."""
+        by = "pg_cron" if self.job else "`playbook maintain`"
+        return f"history is one partition, so pruning helps from the cutoff on; {by} makes the next ones"
 
     def proof(self, connection: psycopg.Connection[Any]) -> str:
         """How many partitions there are."""

@@ -124,6 +124,7 @@ class Summary(Change):
             self._cron,
             self.qualified,
             refresh_command(self.qualified, self.marker, self.job_body()),
+            does="refresh it",
             every_=self.spec.refresh_every,
             at=self.spec.refresh_at,
             zone=self.spec.time_zone,
@@ -196,7 +197,7 @@ class Summary(Change):
             *found,
             *self._row_security(),
             *preflight.disk(self._expected_bytes(connection)),
-            *(self._cron.findings() if self._cron else ()),
+            *(self._cron.findings("`playbook refresh --every` keeps it fresh") if self._cron else ()),
         ]
 
     def _privileges(self, connection: psycopg.Connection[Any]) -> list[Finding]:

@@ -75,11 +75,16 @@ def statements(
 ) -> list[Statement]:
     """One transaction a partition; each takes a lock on the table that stops writers, for some milliseconds."""
     parent = attributes.read(connection, qualified)
-    sibling = attributes.read(connection, read(connection, qualified).sibling)
     assert parent is not None
+    model = alike(connection, parent)
+    return [_statement(parent, model, key, period, user) for period in periods]
+
+
+def alike(connection: psycopg.Connection[tuple[str, ...]], parent: Attributes) -> Attributes:
+    """What the next partition has besides what it inherits: what the last one has, under the table's name."""
+    sibling = attributes.read(connection, read(connection, parent.qualified).sibling)
     assert sibling is not None
-    alike = replace(sibling, name=parent.name, row_security=parent.row_security)
-    return [_statement(parent, alike, key, period, user) for period in periods]
+    return replace(sibling, schema=parent.schema, name=parent.name, row_security=parent.row_security)
 
 
 def _statement(parent: Attributes, sibling: Attributes, key: str, period: Period, user: str) -> Statement:
@@ -88,7 +93,7 @@ def _statement(parent: Attributes, sibling: Attributes, key: str, period: Period
     low, high = bound(period.start, column_type), bound(period.end, column_type)
     place = quote(parent.schema, name)
     values = f"FOR VALUES FROM ({low}) TO ({high})"
-    commands = recreate.partition(sibling, name, values, parent.qualified, local=_local(sibling, key), user=user)
+    commands = recreate.partition(sibling, name, values, parent.qualified, local=local_indexes(sibling, key), user=user)
     references = [each.references or "" for each in parent.foreign_keys]
     return Statement(
         ";\n".join(commands),
@@ -99,5 +104,6 @@ def _statement(parent: Attributes, sibling: Attributes, key: str, period: Period
     )
 
 
-def _local(a: Attributes, key: str) -> tuple[Index, ...]:
+def local_indexes(a: Attributes, key: str) -> tuple[Index, ...]:
+    """The indexes that are unique within each partition only, and so none of the parent's."""
     return tuple(index for index in a.indexes if index.valid and index.unique and key not in index.columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -15,6 +17,7 @@ SHORTEST_NOTICE = timedelta(days=7)
 """How far ahead the first partition of its own begins at least: until then only the old table takes rows, and the swap
 can be taken back without moving any."""
 
+_SPAN = re.compile(r"([1-9]\d{0,3}) (day|week|month|quarter|year)s?")
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 
 
@@ -79,6 +82,32 @@ def following(period: Period, count: int) -> Iterator[Period]:
     for _ in range(count):
         yield period
         period = period.next()
+
+
+@dataclass(frozen=True)
+class Span:
+    """A length of time by the calendar: `24 months`, `7 days`."""
+
+    count: int
+    unit: Every
+
+    @classmethod
+    def parse(cls, text: str) -> Span:
+        """Raises ValueError for what is none."""
+        if not (match := _SPAN.fullmatch(text.strip())):
+            raise ValueError(f"{text!r} is no length of time: write it like 24 months, 7 days, 3 years")
+        return cls(int(match[1]), match[2])  # type: ignore[arg-type] # the pattern has the words of Every
+
+    def before(self, day: date) -> date:
+        """The day that lies this long before `day`; of a month that is shorter, its last."""
+        if self.unit in _MONTHS:
+            months = day.year * 12 + day.month - 1 - self.count * _MONTHS[self.unit]
+            year, month = months // 12, months % 12 + 1
+            return date(year, month, min(day.day, calendar.monthrange(year, month)[1]))
+        return day - timedelta(days=self.count * (7 if self.unit == "week" else 1))
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.unit}{'' if self.count == 1 else 's'}"
 
 
 def bound(day: date, column_type: str) -> str:

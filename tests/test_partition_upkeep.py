@@ -1,0 +1,111 @@
+"""Partitions made ahead: by pg_cron inside the server where it stands, and by `playbook maintain` elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from playbook import maintaining, undoing
+from playbook.changes.cron_job import Cron
+from playbook.changes.partitioning import attributes, recreate, scheduled
+from playbook.changes.partitioning.periods import Period, containing
+
+STEP = "1/entries_partitioned"
+
+
+def change_plan(shop, old, new):
+    text = shop.plan.read_text()
+    assert old in text
+    shop.plan.write_text(text.replace(old, new))
+
+
+def jobs(shop):
+    return shop.execute("SELECT schedule, active FROM cron.job ORDER BY jobid")
+
+
+def partitions(shop):
+    rows = shop.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('entries') ORDER BY 1"
+    )
+    return [name for (name,) in rows]
+
+
+def described(shop, name):
+    with shop.target.connect() as connection:
+        found = attributes.read(connection, f"public.{name}")
+    return [line.replace(name, "NAME") for line in recreate.description(found)]
+
+
+def test_the_job_of_pg_cron_is_made_listed_changed_and_removed_and_does_what_maintain_does(ledger_with_cron, snapshot):
+    shop = ledger_with_cron
+    as_found = snapshot(shop.target)
+    ((_, state, _),) = shop.playbook().phase("1").apply().steps
+    assert (state.status, "pg_cron makes the next ones" in state.reason) == ("applied", True), state.reason
+    assert jobs(shop) == [("10 * * * *", True)]
+    (one,) = maintaining.maintain(shop.context(), dry_run=True)
+    assert (one.made, one.job) == ((), "10 * * * *")
+
+    ((command,),) = shop.execute("SELECT command FROM cron.job")
+    *_, one_before, last = sorted(name for name in partitions(shop) if name.startswith("entries_2"))
+    like = described(shop, one_before)
+    shop.execute(f"DROP TABLE {one_before}, {last}")
+    shop.execute(f"SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; {command}")
+    assert described(shop, one_before) == like
+    shop.execute(command)  # the last one is made too, or was more than the plan asks for
+    whole = partitions(shop)
+    with shop.target.connect() as reader:
+        reader.execute("BEGIN; LOCK TABLE entries IN ACCESS SHARE MODE")
+        shop.execute(command)
+    assert partitions(shop) == whole, "where nothing is missing no lock is asked for"
+
+    change_plan(shop, "every: month", "every: month\n        ahead: 5")
+    (one,) = maintaining.maintain(shop.context())
+    assert (one.job, len(one.made) >= 2) == ("10 * * * *, changed", True)
+    assert "+ 5 * interval '1 month'" in shop.execute("SELECT command FROM cron.job")[0][0]
+    assert maintaining.maintain(shop.context())[0].job == "10 * * * *"
+
+    assert [one.error for one in undoing.undo(shop.context())] == [""]
+    assert jobs(shop) == []
+    assert snapshot(shop.target) == as_found
+
+
+@pytest.mark.parametrize("every", ["day", "week", "month", "quarter", "year"])
+def test_the_server_names_and_bounds_partitions_as_the_playbook_does(empty, every):
+    with empty.connect() as connection:
+        connection.execute("CREATE TABLE entries (id bigint, number bigint UNIQUE, at timestamptz NOT NULL)")
+        found = attributes.read(connection, "public.entries")
+        job = scheduled.job(
+            Cron("1.6", "GMT", None, "here", "postgres", usable=True), found, "at", every, 2, "postgres"
+        )
+        assert job is not None
+        connection.execute("DROP TABLE entries")
+        connection.execute(
+            "CREATE TABLE entries (id bigint, number bigint, at timestamptz NOT NULL) PARTITION BY RANGE (at)"
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        now = connection.execute("SELECT now()::date").fetchone()[0]
+        first = containing(now, every)
+        connection.execute(f"CREATE TABLE first PARTITION OF entries FOR VALUES FROM (MINVALUE) TO ('{first.start}')")
+        for _ in range(4):
+            connection.execute("SET TimeZone = 'America/New_York'; SET DateStyle = 'German'")
+            connection.execute(job.command)
+        connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'")
+        rows = connection.execute("SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class WHERE relispartition "
+                                  "AND relkind = 'r' AND relname <> 'first' ORDER BY 1").fetchall()  # fmt: skip
+    wanted = [first, first.next(), first.next().next()]
+    assert rows == [(f"entries_{each.label}", _bounds(each)) for each in wanted]
+
+
+def _bounds(period: Period) -> str:
+    return f"FOR VALUES FROM ('{period.start} 00:00:00+00') TO ('{period.end} 00:00:00+00')"
+
+
+def test_no_job_is_made_for_names_that_sql_would_cut_otherwise(empty):
+    cron = Cron("1.6", "GMT", None, "here", "postgres", usable=True)
+    with empty.connect() as connection:
+        connection.execute("CREATE TABLE entries (number bigint UNIQUE, at timestamptz NOT NULL)")
+        found = attributes.read(connection, "public.entries")
+    assert scheduled.job(cron, found, "at", "month", 3, "postgres") is not None
+    assert scheduled.job(cron, replace(found, name="e" * 50), "at", "month", 3, "postgres") is None  # its unique index
+    assert scheduled.job(cron, replace(found, name="e" * 60), "at", "month", 3, "postgres") is None
