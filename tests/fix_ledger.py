@@ -208,10 +208,11 @@ def ledger_with_cron(cron: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def own_ledger(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    """The same on a server that may be killed."""
-    with fix_faults.database(own_server) as target, _roles(own_server.lease.server.conninfo("postgres")):
+    """The same on a server that may be killed; the roles go with that."""
+    with fix_faults.database(own_server) as target:
+        with target.connect() as connection:
+            known = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+            for role in set(ROLES) - known:
+                connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")
         _fill(target.conninfo)
-        ledger = _open(target, tmp_path, monkeypatch)
-        yield ledger
-        own_server.recover(target)
-        ledger.execute(f"DROP OWNED BY {', '.join(ROLES)}")
+        yield _open(target, tmp_path, monkeypatch)

@@ -248,7 +248,7 @@ def test_a_full_disk_again_as_root():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which takes root")
-@pytest.mark.parametrize(("database", "size"), [("shop", "256k"), ("accounts", "64k")])
+@pytest.mark.parametrize(("database", "size"), [("shop", "256k"), ("accounts", "64k"), ("ledger", "64k")])
 def test_a_full_disk_as_root_leaves_no_remains(request, snapshot, database, size):
     """The disk is a tmpfs that holds a tablespace, in which this database makes what is new."""
     target = request.getfixturevalue(database)

@@ -194,6 +194,7 @@ class Partition(Change):
             *acceptance.unaccepted(losses, self.spec.accept),
             *obstacles.of_rows(connection, self.table, self.key, attach.cutoff.start, attach.bound, execute=execute),
             *self._period(),
+            *obstacles.lock_table(connection, attach),
             *told,
             *obstacles.swap_waits(connection),
             *preflight.replication_lag(connection),

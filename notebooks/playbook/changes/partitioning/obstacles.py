@@ -207,6 +207,36 @@ def privileges(connection: psycopg.Connection[Any], conversion: Conversion) -> l
     return findings
 
 
+LOCKS_SHARE = 0.8
+"""Of the lock table, which all sessions share."""
+_LOCKS = """
+SELECT sum(setting::int) FILTER (WHERE name <> 'max_locks_per_transaction')::int,
+       max(setting::int) FILTER (WHERE name = 'max_locks_per_transaction')
+FROM pg_catalog.pg_settings
+WHERE name IN ('max_connections', 'max_prepared_transactions', 'max_locks_per_transaction')
+"""
+
+
+def lock_table(connection: psycopg.Connection[Any], conversion: Conversion) -> list[Finding]:
+    """Whether so many partitions can be made, and dropped, at once: each with its indexes and TOAST takes a lock.
+
+    The server has room for max_locks_per_transaction * (max_connections + max_prepared_transactions) of them (the
+    manual, "Lock Management").
+    """
+    row = connection.execute(_LOCKS.encode()).fetchone()
+    if row is None or None in row:
+        return []
+    sessions, each = row
+    needed = (conversion.ahead + 2) * (3 + len(conversion.table.indexes))
+    if needed <= LOCKS_SHARE * sessions * each:
+        return []
+    wanted = -(-needed * 2 // sessions)
+    room = f"the server has room for {sessions * each:,}"
+    detail = f"{conversion.ahead:,} partitions at once take {needed:,} locks, and {room}"
+    remedy = f"name a smaller `ahead` at the step, or set max_locks_per_transaction = {wanted} and restart the server"
+    return [Finding("blocked", detail, remedy)]
+
+
 def names_taken(connection: psycopg.Connection[Any], names: list[str]) -> list[Finding]:
     """Relations that bear a name which is needed."""
     rows = connection.execute(

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from playbook.changes.partitioning import attributes, attributes_queries, recreate
-from playbook.changes.partitioning.attach import CONCURRENT, EXCLUSIVE
+from playbook.changes.partitioning.conversion import CONCURRENT, EXCLUSIVE
 from playbook.errors import Drifted
 from playbook.target.sql import Statement, quote
 
