@@ -109,3 +109,25 @@ def test_no_job_is_made_for_names_that_sql_would_cut_otherwise(empty):
     assert scheduled.job(cron, found, "at", "month", 3, "postgres") is not None
     assert scheduled.job(cron, replace(found, name="e" * 50), "at", "month", 3, "postgres") is None  # its unique index
     assert scheduled.job(cron, replace(found, name="e" * 60), "at", "month", 3, "postgres") is None
+
+
+def test_a_brin_index_beside_the_btree_is_offered_with_both_sizes_and_made_where_the_plan_chooses_it(ledger, snapshot):
+    as_found = snapshot(ledger.target)
+    offered = ledger.playbook().phase("1").check().steps[0][1].notes
+    assert any(
+        note.startswith("a BRIN index on at takes about 24 kB, btree entries_at takes")
+        and note.endswith("`brin: true` at the step makes one, for rows that come by time")
+        for note in offered
+    ), offered
+    change_plan(ledger, "every: month", "every: month\n        brin: true")
+    assert "about 24 kB, btree entries_at takes" in str(ledger.playbook().phase("1").check().steps[0][1].notes)
+    ((_, state, _),) = ledger.playbook().phase("1").apply().steps
+    assert state.status == "applied", state.reason
+    made = ledger.execute("SELECT indrelid::regclass::text, pg_relation_size(indexrelid) FROM pg_index "
+                          "WHERE pg_get_indexdef(indexrelid) LIKE '%% USING brin (at)'")  # fmt: skip
+    sizes = dict(made)
+    assert sizes.pop("entries") == 0
+    assert set(sizes) == set(partitions(ledger))
+    assert sizes["entries_history"] == 24 * 1024
+    assert [one.error for one in undoing.undo(ledger.context())] == [""]
+    assert snapshot(ledger.target) == as_found

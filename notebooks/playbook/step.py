@@ -33,7 +33,7 @@ class State:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the preflight found and the reason does not say."""
-        return tuple(str(each) for each in self.findings if each.concern in {"warn", "not_checked"})
+        return tuple(str(each) for each in self.findings if each.concern in {"warn", "not_checked", "note"})
 
     @property
     def lacks(self) -> tuple[str, ...]:

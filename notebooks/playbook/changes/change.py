@@ -15,7 +15,7 @@ from playbook.target.catalog import Catalog, Table
 from playbook.target.sql import Statement
 
 Standing = Literal["absent", "exists", "covered", "other", "unfinished", "begun"]
-Concern = Literal["blocked", "privilege", "warn", "not_checked"]
+Concern = Literal["blocked", "privilege", "warn", "not_checked", "note"]
 
 
 @dataclass(frozen=True)

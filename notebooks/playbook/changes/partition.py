@@ -12,9 +12,18 @@ from pydantic import Field, field_validator
 from playbook.changes import cron_job, preflight
 from playbook.changes.change import Change, Finding, Stands
 from playbook.changes.cron_job import Cron, Job
-from playbook.changes.partitioning import acceptance, ahead, attributes, dependents, obstacles, recreate, scheduled
+from playbook.changes.partitioning import (
+    acceptance,
+    ahead,
+    attributes,
+    brin,
+    dependents,
+    obstacles,
+    recreate,
+    scheduled,
+)
 from playbook.changes.partitioning.attach import Attach, cutoff_of
-from playbook.changes.partitioning.attributes import Attributes
+from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.periods import Every, Period, Span, containing, first_ahead
 from playbook.errors import Drifted, NotFound, StepError
 from playbook.plan.model import StepSpec
@@ -28,7 +37,8 @@ class PartitionSpec(StepSpec):
 
     `key` is a timestamp or date column. `accept` says in so many words which losses the plan accepts; a preflight that
     is blocked by one gives the words. `cutoff` (the first day of a period) overrides where the history ends; `ahead` is
-    how many periods get a partition at once; rows past them go into a default partition, or are refused. Without
+    how many periods get a partition at once; rows past them go into a default partition, or are refused. `brin` adds a
+    BRIN index on the key, a thousandth of a btree's size, for rows that come in the order of the key. Without
     `retention` nothing is ever removed; with it `playbook maintain` detaches the partitions that lie wholly before it
     (`24 months`), and drops what it detached once `grace` (`7 days`) has passed and nothing in it has changed.
     """
@@ -41,6 +51,7 @@ class PartitionSpec(StepSpec):
     cutoff: date | None = None
     ahead: int = Field(default=3, ge=1, le=3000)
     beyond: Literal["default_partition", "refuse"] = "default_partition"
+    brin: bool = False
     retention: Span | None = None
     grace: Span = Span(7, "day")
 
@@ -82,6 +93,8 @@ class Partition(Change):
         self._found: Attributes | None = None
         self._cron: Cron | None = None
         self.job: Job | None = None
+        self._brin: Index | None = None
+        self._as_found: Attributes | None = None
 
     def ask(self, connection: psycopg.Connection[Any]) -> None:
         """Reads everything that hangs on the table, and what depends on it."""
@@ -129,12 +142,16 @@ class Partition(Change):
         )
         primary = found.primary_key
         ours = {attach.wide_index, attach.narrow_index} if primary and attach.widened else set()
-        table = replace(
+        wanted = brin.index(found, self.key)
+        self._brin = wanted if self.spec.brin and not _serves_already(found, wanted) else None
+        ours |= {wanted.name} if self._brin else set()
+        self._as_found = replace(
             found,
             indexes=tuple(each for each in found.indexes if each.name not in ours),
             constraints=tuple(each for each in found.constraints if each.name != attach.check),
         )
-        return replace(attach, table=table)
+        indexes = (*self._as_found.indexes, self._brin) if self._brin else self._as_found.indexes
+        return replace(attach, table=replace(self._as_found, indexes=indexes))
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -145,13 +162,15 @@ class Partition(Change):
         """By the attach route; nothing where the table is partitioned."""
         if self._attach is None:
             return ()
-        return (*self._attach.statements(), *((self.job.make(),) if self.job else ()))
+        made = (brin.build(self._attach.table, self._brin),) if self._brin else ()
+        return (*made, *self._attach.statements(), *((self.job.make(),) if self.job else ()))
 
     def undo(self) -> tuple[Statement, ...]:
         """The swap back and the end of what was made for it."""
         if self._attach is None:
             return ()
-        return (*((self.job.remove(),) if self.job else ()), *self._attach.undo())
+        dropped = (brin.drop(self._attach.table, self._brin),) if self._brin else ()
+        return (*((self.job.remove(),) if self.job else ()), *self._attach.undo(), *dropped)
 
     def undo_after(self, earlier: tuple[Statement, ...]) -> tuple[Statement, ...]:
         """Its undo serves from wherever an interrupted run came to."""
@@ -172,7 +191,7 @@ class Partition(Change):
         assert self._found
         assert self._attach
         parent = self.catalog.table(self.table.schema, self._attach.building)
-        return self._found != self._attach.table or (parent is not None and parent.kind == "p")
+        return self._found != self._as_found or (parent is not None and parent.kind == "p")
 
     def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
         """Standby, ownership, what cannot be carried over, what is lost, NULL keys and keys past the cutoff."""
@@ -199,6 +218,7 @@ class Partition(Change):
             *obstacles.swap_waits(connection),
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes()),
+            *brin.sizes(self.table, self.key, chosen=self._brin is not None),
             *(self._cron.findings("`playbook maintain`, run once a day, does it") if self._cron else ()),
         ]
 
@@ -255,7 +275,8 @@ class Partition(Change):
     def makes(self) -> tuple[str, ...]:
         """The parent under both its names, the CHECK and the indexes that stand before it."""
         assert self._attach
-        return (*self._attach.makes(), *((self.job.object_name,) if self.job else ()))
+        index = (quote(self.table.schema, self._brin.name),) if self._brin else ()
+        return (*self._attach.makes(), *index, *((self.job.object_name,) if self.job else ()))
 
     def objects(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
         """The partitioned table, once it is one, and the job that makes partitions ahead."""
@@ -297,6 +318,11 @@ class Partition(Change):
             "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass(%s)", [self.table.qualified]
         ).fetchone()
         return f"{row[0]} partitions" if row else ""
+
+
+def _serves_already(found: Attributes, wanted: Index) -> bool:
+    """Whether the table has such an index of its own."""
+    return any(each.body == wanted.body and each.name != wanted.name and each.valid for each in found.indexes)
 
 
 _INDEX = """

@@ -179,13 +179,17 @@ def arrays(table: Table, method: str, keys: Iterable[str | None]) -> list[Findin
     return [Finding("warn", detail, "where the application asks for one of the values, a gin index serves")]
 
 
+def size(bytes_: int) -> str:
+    """`1.4 MB`, `24 kB`."""
+    return f"{bytes_ / 2**20:.1f} MB" if bytes_ >= 2**20 else f"{-(-bytes_ // 1024)} kB"
+
+
 def disk(needed_bytes: int | None) -> list[Finding]:
     """What the change will take; what the server's disk has left cannot be asked with SQL."""
     if needed_bytes is None:
         detail = "expected size unknown: an expression, or a table never analysed; free disk cannot be asked with SQL"
     else:
-        needed = f"{needed_bytes / 2**20:.1f} MB" if needed_bytes >= 2**20 else f"{-(-needed_bytes // 1024)} kB"
-        detail = f"needs about {needed}, and as much WAL; free disk cannot be asked with SQL"
+        detail = f"needs about {size(needed_bytes)}, and as much WAL; free disk cannot be asked with SQL"
     return [Finding("not_checked", detail, "look at the server's free disk (df)")]
 
 
