@@ -105,7 +105,7 @@ class Refreshes:
 
     def latest(self) -> dict[str, Refresh]:
         """Of each relation that is on record the latest one that did not fail."""
-        if not self._stands():
+        if not self._store.has("refresh"):
             return {}
         table = f"{self._store.prefix}refresh"
         newest = f"SELECT max(started_at) FROM {table} AS other WHERE other.relation = r.relation AND error = ''"
