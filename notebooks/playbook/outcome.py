@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from playbook import figures
-from playbook.results import Comparison, Finding, Limit, Promise, Results, Step
+from playbook.results import Comparison, Finding, Limit, Promise, Results, Step, cut
 
 STATUSES = {
     "planned": "planned",
@@ -26,6 +26,8 @@ STATUSES = {
 VERDICTS = ("faster", "slower", "no gain", "unproven", "unstable", "not measured")
 """The verdicts on a comparison, in the order they are counted."""
 
+_LONGEST_REASON = 150
+"""Characters of a reason on the first screen; the whole stands below."""
 _MAP = re.compile(r"--map (?:'[^']*'|\S+)")
 _UNKNOWN = ("=NAME", "=SCHEMA.NAME", "=COLUMN")
 _IN_PLACE = ("applied", "exists")
@@ -126,6 +128,60 @@ def sentences(results: Results) -> list[str]:
     if in_place := [step for step in results.steps if step.status in _IN_PLACE]:
         lines.append(_disk(in_place))
     return lines
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The run for somebody who reads no further: what was gained, what was not, what is blocked and by what."""
+
+    gained: tuple[str, ...]
+    not_gained: tuple[str, ...]
+    blocked: tuple[str, ...]
+
+
+def verdict(results: Results) -> Verdict:
+    """Each line with its figure and what it rests on; a promise that is unproven counts among what was not gained."""
+    held = [*results.expected, *results.targets]
+    met = [_held(each) for each in held if each.met]
+    open_ = [_held(each) for each in held if not each.met]
+    blocked = [f"{step.id}: {cut(step.reason or 'no reason was given', _LONGEST_REASON)}" for step in _blocked(results)]
+    return Verdict((*met, *_proven(results)), (*open_, *_unproven(results)), tuple(blocked))
+
+
+def _held(held: Limit | Promise) -> str:
+    name, within = held.title or held.name, ""
+    if held.value is None:
+        return f"{name}: not measured, {cut(held.reason or 'no reason was given', _LONGEST_REASON)}"
+    if isinstance(held, Promise) and held.ci95 and held.ci95[0] != held.ci95[1]:
+        within = f" [{', '.join(figures.named(held.name, end, held.unit) for end in held.ci95)}]"
+    word = {True: "met", False: "missed", None: "unproven"}[held.met]
+    wanted = "expected" if isinstance(held, Promise) else "target"
+    return f"{name}: {held.measured}{within}, {wanted} {held.wanted}: {word}"
+
+
+def _proven(results: Results) -> list[str]:
+    if not (faster := gains(results)):
+        return []
+    best = faster[0]
+    judged = _plural(len(results.comparisons), "comparison")
+    return [f"{len(faster)} of {judged} proven faster, at most {best.label}: {best.change}, {_rounds(best)}"]
+
+
+def _unproven(results: Results) -> list[str]:
+    if results.only_planned:
+        return ["nothing was measured: this was a dry run"]
+    rest = [each.verdict for each in results.comparisons if each.verdict != "faster"]
+    told = [f"{_plural(len(rest), 'comparison')} not faster: {tally(rest)}"] if rest else []
+    dropped = [step.id for step in results.steps if step.status == "dropped"]
+    return told + ([f"dropped for gaining nothing: {', '.join(dropped)}"] if dropped else [])
+
+
+def _blocked(results: Results) -> list[Step]:
+    return [step for step in results.steps if step.status in {"failed", "blocked"}]
+
+
+def _rounds(comparison: Comparison) -> str:
+    return f"{figures.count(comparison.rounds)} rounds"
 
 
 def findings(results: Results) -> list[Finding]:

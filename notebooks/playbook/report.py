@@ -75,6 +75,7 @@ def _html(results: Results) -> str:
     return _template().render(
         results=results,
         sections=_sections(results, bool(drawn)),
+        verdict=outcome.verdict(results),
         sentences=outcome.sentences(results),
         findings=outcome.findings(results),
         notices=outcome.notices(results),
@@ -143,7 +144,7 @@ def _undrawn(number: int) -> str:
 
 def _sections(results: Results, drawn: bool) -> list[tuple[str, str]]:
     names = {"expected": "Expected improvements"}
-    sections = [("summary", "Summary")]
+    sections = [("summary", "Verdict")]
     if drawn:
         sections.append(("speedups", "Speed-ups"))
     for section in _SECTIONS:

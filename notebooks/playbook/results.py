@@ -237,6 +237,7 @@ class _Held(_Part):
     title: Text = ""
     unit: Text = ""
     value: Figure = None
+    ci95: Bounds = None
     met: bool | None = None
     reason: Text = ""
 
