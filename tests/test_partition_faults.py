@@ -270,3 +270,19 @@ def test_on_postgresql_15_writers_lose_nothing_while_it_is_converted_and_undone(
             assert statuses(getattr(shop.playbook().phase("1"), verb)()) == {STEP: status}
         assert (timeline.difference, timeline.failed) == (0, [])
     assert state(shop.target)[0] == as_found
+
+
+@EXHAUSTIVE
+def test_a_client_killed_at_every_statement_on_a_prisma_database(prisma, snapshot):
+    step, rows = "4.2/audit_logs_partitioned", 'SELECT * FROM "AuditTrail" ORDER BY id'
+    as_found, written = snapshot(prisma.admin), prisma.execute(rows)
+    number = len(prisma.playbook().phase("4.2").preview().steps[0][1])
+    for position in range(number):
+        for point in ("before_intent", "after_intent", "before_done", "after_done"):
+            for resumed in (True, False):
+                assert prisma.killed(step, point, position) == -9, (position, point)
+                if resumed:
+                    assert statuses(prisma.playbook().phase("4.2").apply()) == {step: "applied"}, (position, point)
+                undo(prisma)
+                assert (snapshot(prisma.admin), prisma.execute(rows)) == (as_found, written), (position, point, resumed)
+    print(f"client killed at {8 * number} points of {number} statements")

@@ -19,6 +19,7 @@ from playbook.changes.partitioning import (
     brin,
     dependents,
     obstacles,
+    partman,
     recreate,
     scheduled,
 )
@@ -93,6 +94,7 @@ class Partition(Change):
         self._found: Attributes | None = None
         self._cron: Cron | None = None
         self.job: Job | None = None
+        self.by_partman = False
         self._brin: Index | None = None
         self._as_found: Attributes | None = None
 
@@ -103,6 +105,7 @@ class Partition(Change):
             raise NotFound(f"{self.table.qualified} is gone since the catalog was read")
         if self._found.kind == "r":
             self._attach = self._planned(connection, self._found)
+        self.by_partman = bool(partman.managed(connection, self.table.schema, self.table.name))
         self._cron = Cron.ask(connection)
         if self._cron.usable:
             self.job = self._scheduled(connection, self._cron, self._found)
@@ -180,7 +183,8 @@ class Partition(Change):
         """By what the table is now."""
         if self._attach is None:
             if self._found and self._found.partition_key == self._wanted_key:
-                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already")
+                by = ", and pg_partman makes its partitions" if self.by_partman else ""
+                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already{by}")
             return Stands("other", f"{self.table.qualified} is partitioned by {self.table.partition_key} already")
         if self._left_over():
             return Stands("unfinished", f"{self.table.qualified} bears the traces of a conversion")
@@ -219,6 +223,7 @@ class Partition(Change):
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes()),
             *brin.sizes(self.table, self.key, chosen=self._brin is not None),
+            *partman.findings(connection, found.schema, found.name, self.key, attach.cutoff, self.spec.ahead),
             *(self._cron.findings("`playbook maintain`, run once a day, does it") if self._cron else ()),
         ]
 
