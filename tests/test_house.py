@@ -31,7 +31,7 @@ FLOORS = [
     {"context"},
     {"apply", "step"},
     {"standing"},
-    {"matrix", "refreshing", "reviewing", "trial", "undoing"},
+    {"finishing", "matrix", "refreshing", "reviewing", "trial", "undoing"},
     {"retiring"},
     {"maintaining"},
     {"alternatives"},

@@ -34,7 +34,7 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
     entry = _begin(context, step, change, evidence)
     for position, statement in enumerate(entry.statements):
         try:
-            _apply_statement(context, step, change, position, statement)
+            apply_statement(context, step, change, position, statement)
         except Interrupted:
             raise
         except StepError as error:
@@ -117,7 +117,8 @@ def _goes_on(context: Context, entry: Entry, change: Change) -> bool:
     return same or change.stands().standing == "exists"
 
 
-def _apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:
+def apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:
+    """Runs one statement of the step's entry, unless it is done already."""
     record = context.journal.record(step, "apply", position, statement)
     sent = context.journal.sent(step, "apply", position)
     if sent.state == "done":
@@ -142,6 +143,7 @@ def _apply_statement(context: Context, step: str, change: Change, position: int,
         progress=context.progress,
         repair=lambda: _repair(context, change, statement),
         guard=lambda connection: change.guard(connection, statement),
+        throttle=change.throttle(),
     )
 
 
@@ -187,8 +189,10 @@ def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason:
 
     Raises:
         Drifted: an object was changed by others since it was applied.
-        StepError: a statement failed; the next call resumes there.
+        StepError: a statement failed; the next call resumes there. Or the step was made final.
     """
+    if final := entry.evidence.get("final"):
+        raise StepError(f"{entry.step}: {final}")
     context.journal.open()
     _await_backends(context, entry, cancel=True)
     # What was never sent made nothing: an object of that name is somebody else's.

@@ -313,6 +313,27 @@ def maintain(
     raise typer.Exit(1 if any(one.failed for one in maintained) else 0)
 
 
+@app.command()
+def finish(
+    steps: Annotated[list[str] | None, typer.Argument(help="Step ids; all that keep something when none.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Run what is shown: no undo is possible after it.")] = False,
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    map_: MapOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Give up the old tables that a partitioning by copy keeps for its undo."""
+    from playbook import finishing
+    from playbook.tell import print_finished
+
+    with _status() as progress:
+        context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+        finished = finishing.finish(context, tuple(steps or ()), apply=apply)
+    print_finished(out, context, finished)
+    raise typer.Exit(1 if any(one.error for one in finished) else 0)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context, target: TargetOption = None, scale: ScaleOption = None) -> None:
     """Open the notebooks in JupyterLab; what follows is handed to it (--no-browser, --port 8889)."""

@@ -14,6 +14,7 @@ from playbook.regressions import Compared, count
 
 if TYPE_CHECKING:
     from playbook.context import Context
+    from playbook.finishing import Finished
     from playbook.journal import Entry
     from playbook.maintaining import Maintained
     from playbook.matrix import MatrixItem
@@ -109,6 +110,19 @@ def print_compared(console: Console, compared: Compared) -> None:
             table.add_row(word, each.topic, *map(escape, (each.name, each.old, each.new, each.reason)))
         console.print(table)
     console.print(escape(f"{headline(compared)}. Compared: {count(compared.differences) or 'nothing'}."))
+
+
+def print_finished(console: Console, context: Context, finished: list[Finished]) -> None:
+    """The statements that make each step final, or what became of them."""
+    if not finished:
+        console.print(escape(f"{context.target.label}: no step keeps anything for its undo"))
+    for one in finished:
+        if one.done or one.error:
+            console.print(escape(f"{one.step}: {one.error or 'finished; it cannot be undone any more'}"))
+            continue
+        for statement in one.statements:
+            console.print(escape(f"-- {one.step}: {statement.purpose}\n{statement}"))
+        console.print(escape(f"{one.step}: nothing was changed; --apply runs this, and no undo is possible after it"))
 
 
 def print_undone(console: Console, context: Context, undone: list[Undone]) -> None:

@@ -12,6 +12,7 @@ import psycopg
 from playbook.plan.model import StepSpec
 from playbook.plan.names import Names
 from playbook.target.catalog import Catalog, Table
+from playbook.target.repeating import Throttle
 from playbook.target.sql import Statement
 
 Standing = Literal["absent", "exists", "covered", "other", "unfinished", "begun"]
@@ -172,6 +173,10 @@ class Change(ABC):
     def hypothetical(self) -> tuple[str, ...]:
         """CREATE INDEX statements by which HypoPG can pretend that the change stood; none where it cannot."""
         return ()
+
+    def throttle(self) -> Throttle:
+        """What its statements that repeat spare others."""
+        return Throttle()
 
     def remark(self) -> str:
         """What has to be said beside "applied"."""

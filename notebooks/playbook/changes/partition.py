@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import psycopg
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from playbook.changes import cron_job, preflight
 from playbook.changes.change import Change, Finding, Stands
@@ -17,31 +16,40 @@ from playbook.changes.partitioning import (
     ahead,
     attributes,
     brin,
-    dependents,
     obstacles,
-    partman,
     recreate,
+    routes,
     scheduled,
 )
-from playbook.changes.partitioning.attach import Attach, cutoff_of
-from playbook.changes.partitioning.attributes import Attributes, Index
-from playbook.changes.partitioning.periods import Every, Period, Span, containing, first_ahead
+from playbook.changes.partitioning.attach import Attach
+from playbook.changes.partitioning.attributes import Attributes
+from playbook.changes.partitioning.conversion import Conversion
+from playbook.changes.partitioning.copy import STATE, Copy, finish
+from playbook.changes.partitioning.names import fit
+from playbook.changes.partitioning.periods import Every, Span
+from playbook.changes.partitioning.routes import Chosen, Route, Wish
 from playbook.errors import Drifted, NotFound, StepError
 from playbook.plan.model import StepSpec
 from playbook.plan.names import Names
 from playbook.target.catalog import Catalog, Table
+from playbook.target.repeating import LAG_S, Throttle
 from playbook.target.sql import Statement, quote
 
 
 class PartitionSpec(StepSpec):
     """The step's name is the parent's while it is built; it then takes the table's name.
 
-    `key` is a timestamp or date column. `accept` says in so many words which losses the plan accepts; a preflight that
-    is blocked by one gives the words. `cutoff` (the first day of a period) overrides where the history ends; `ahead` is
-    how many periods get a partition at once; rows past them go into a default partition, or are refused. `brin` adds a
-    BRIN index on the key, a thousandth of a btree's size, for rows that come in the order of the key. Without
-    `retention` nothing is ever removed; with it `playbook maintain` detaches the partitions that lie wholly before it
-    (`24 months`), and drops what it detached once `grace` (`7 days`) has passed and nothing in it has changed.
+    `key` is a timestamp or date column. `route` says whether the table itself becomes a partition (`attach`) or its
+    rows are copied into theirs (`copy`); left out, the habits of its writers decide. `accept` says in so many words
+    which losses the plan accepts; a preflight that is blocked by one gives the words. `cutoff` (the first day of a
+    period) overrides where the history ends; `ahead` is how many periods get a partition at once; rows past them go
+    into a default partition, or are refused. `brin` adds a BRIN index on the key, a thousandth of a btree's size, for
+    rows that come in the order of the key. Without `retention` nothing is ever removed; with it `playbook maintain`
+    detaches the partitions that lie wholly before it (`24 months`), and drops what it detached once `grace` (`7 days`)
+    has passed and nothing in it has changed.
+
+    A copy rests while a standby is more than `max_lag_s` behind, as long as the server writes more than `max_wal_mb_s`
+    (no limit unless given), and so that it works `duty_pct` of the time.
     """
 
     name: str = Field(min_length=1, max_length=63)
@@ -55,6 +63,10 @@ class PartitionSpec(StepSpec):
     brin: bool = False
     retention: Span | None = None
     grace: Span = Span(7, "day")
+    route: Route | None = None
+    max_lag_s: float = Field(default=LAG_S, gt=0)
+    max_wal_mb_s: float | None = Field(default=None, gt=0)
+    duty_pct: float = Field(default=100.0, ge=1, le=100)
 
     @field_validator("accept", mode="before")
     @classmethod
@@ -70,6 +82,12 @@ class PartitionSpec(StepSpec):
     @classmethod
     def _a_date(cls, value: object) -> object:
         return date.fromisoformat(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _a_copy_has_no_cutoff(self) -> PartitionSpec:
+        if self.route == "copy" and self.cutoff:
+            raise ValueError("`cutoff` says where the history ends that is attached; with `route: copy` there is none")
+        return self
 
 
 class Partition(Change):
@@ -90,13 +108,10 @@ class Partition(Change):
         super().__init__(spec, names, catalog)
         self.table: Table = names.relation(spec.table, "rp")
         self.key = names.column(spec.table, spec.key).name
-        self._attach: Attach | None = None
+        self._chosen: Chosen | None = None
         self._found: Attributes | None = None
         self._cron: Cron | None = None
         self.job: Job | None = None
-        self.by_partman = False
-        self._brin: Index | None = None
-        self._as_found: Attributes | None = None
 
     def ask(self, connection: psycopg.Connection[Any]) -> None:
         """Reads everything that hangs on the table, and what depends on it."""
@@ -104,16 +119,15 @@ class Partition(Change):
         if self._found is None:
             raise NotFound(f"{self.table.qualified} is gone since the catalog was read")
         if self._found.kind == "r":
-            self._attach = self._planned(connection, self._found)
-        self.by_partman = bool(partman.managed(connection, self.table.schema, self.table.name))
+            self._chosen = self._planned(connection, self._found)
         self._cron = Cron.ask(connection)
         if self._cron.usable:
             self.job = self._scheduled(connection, self._cron, self._found)
 
     def _scheduled(self, connection: psycopg.Connection[Any], cron: Cron, found: Attributes) -> Job | None:
         """The job that makes partitions ahead: of a table to be partitioned, or of one that is by now."""
-        if self._attach:
-            model = self._attach.table
+        if self._chosen:
+            model = self._chosen.conversion.table
         else:
             try:
                 model = ahead.alike(connection, found)
@@ -126,35 +140,17 @@ class Partition(Change):
     def _wanted_key(self) -> str:
         return f"RANGE ({quote(self.key)})"
 
-    def _planned(self, connection: psycopg.Connection[Any], found: Attributes) -> Attach:
+    def _planned(self, connection: psycopg.Connection[Any], found: Attributes) -> Chosen:
         """The conversion of the table as it was before a run that was interrupted, if one was."""
-        user = preflight.current_user(connection)
-        begun = cutoff_of(found)
-        start = begun or self.spec.cutoff or first_ahead(datetime.now(UTC), self.spec.every).start
-        cutoff = Period(containing(start, self.spec.every).start, self.spec.every)
-        depends = dependents.read(connection, found.oid)
-        attach = Attach(
-            table=found,
-            dependents=depends,
-            key=self.key,
-            cutoff=cutoff,
-            building=self.spec.name,
-            user=user,
-            ahead=self.spec.ahead,
-            default=self.spec.beyond == "default_partition",
-        )
-        primary = found.primary_key
-        ours = {attach.wide_index, attach.narrow_index} if primary and attach.widened else set()
-        wanted = brin.index(found, self.key)
-        self._brin = wanted if self.spec.brin and not _serves_already(found, wanted) else None
-        ours |= {wanted.name} if self._brin else set()
-        self._as_found = replace(
-            found,
-            indexes=tuple(each for each in found.indexes if each.name not in ours),
-            constraints=tuple(each for each in found.constraints if each.name != attach.check),
-        )
-        indexes = (*self._as_found.indexes, self._brin) if self._brin else self._as_found.indexes
-        return replace(attach, table=replace(self._as_found, indexes=indexes))
+        spec = self.spec
+        default = spec.beyond == "default_partition"
+        wish = Wish(spec.every, spec.name, spec.ahead, default, spec.route, spec.cutoff, spec.brin)
+        return routes.choose(connection, found, self.key, wish, preflight.current_user(connection))
+
+    @property
+    def _conversion(self) -> Conversion | None:
+        """None where the table is partitioned."""
+        return self._chosen.conversion if self._chosen else None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -162,18 +158,25 @@ class Partition(Change):
         return (self.table.qualified,)
 
     def statements(self) -> tuple[Statement, ...]:
-        """By the attach route; nothing where the table is partitioned."""
-        if self._attach is None:
+        """By the route that was chosen; nothing where the table is partitioned."""
+        if self._chosen is None:
             return ()
-        made = (brin.build(self._attach.table, self._brin),) if self._brin else ()
-        return (*made, *self._attach.statements(), *((self.job.make(),) if self.job else ()))
+        conversion, wanted = self._chosen.conversion, self._chosen.brin
+        made = (brin.build(conversion.table, wanted),) if wanted else ()
+        return (*made, *conversion.statements(), *((self.job.make(),) if self.job else ()))
 
     def undo(self) -> tuple[Statement, ...]:
         """The swap back and the end of what was made for it."""
-        if self._attach is None:
+        if self._chosen is None:
             return ()
-        dropped = (brin.drop(self._attach.table, self._brin),) if self._brin else ()
-        return (*((self.job.remove(),) if self.job else ()), *self._attach.undo(), *dropped)
+        conversion, wanted = self._chosen.conversion, self._chosen.brin
+        dropped = (brin.drop(conversion.table, wanted),) if wanted else ()
+        return (*((self.job.remove(),) if self.job else ()), *conversion.undo(), *dropped)
+
+    def finish(self) -> tuple[Statement, ...]:
+        """What gives up the old table that a copy keeps for its undo; nothing where none is kept."""
+        kept = self.catalog.table(self.table.schema, fit(self.table.name, Copy.kept_suffix))
+        return finish(self._found, self.key) if kept and self._found and self._found.kind == "p" else ()
 
     def undo_after(self, earlier: tuple[Statement, ...]) -> tuple[Statement, ...]:
         """Its undo serves from wherever an interrupted run came to."""
@@ -181,87 +184,99 @@ class Partition(Change):
 
     def stands(self) -> Stands:
         """By what the table is now."""
-        if self._attach is None:
+        if self._chosen is None:
             if self._found and self._found.partition_key == self._wanted_key:
-                by = ", and pg_partman makes its partitions" if self.by_partman else ""
-                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already{by}")
+                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already")
             return Stands("other", f"{self.table.qualified} is partitioned by {self.table.partition_key} already")
         if self._left_over():
             return Stands("unfinished", f"{self.table.qualified} bears the traces of a conversion")
-        return Stands("absent")
+        return Stands("absent", f"{_ROUTES[type(self._chosen.conversion)]} ({self._chosen.why})")
 
     def _left_over(self) -> bool:
         """Whether an interrupted run left something: what the found table has more than the planned one has."""
         assert self._found
-        assert self._attach
-        parent = self.catalog.table(self.table.schema, self._attach.building)
-        return self._found != self._as_found or (parent is not None and parent.kind == "p")
+        assert self._chosen
+        schema, conversion = self.table.schema, self._chosen.conversion
+        parent = self.catalog.table(schema, conversion.building)
+        begun = self._found != self._chosen.as_found or (parent is not None and parent.kind == "p")
+        return begun or (isinstance(conversion, Copy) and self.catalog.table(schema, conversion.state_name) is not None)
 
     def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
-        """Standby, ownership, what cannot be carried over, what is lost, NULL keys and keys past the cutoff."""
-        if self._attach is None:
+        """Standby, ownership, what cannot be carried over, what is lost, NULL keys and keys past the partitions."""
+        if self._chosen is None:
             return preflight.standby(connection)
-        attach, found = self._attach, self._attach.table
+        conversion, found = self._chosen.conversion, self._chosen.conversion.table
         blocked = [
             *preflight.standby(connection),
             *preflight.ownership(connection, self.table),
-            *obstacles.of_table(found, attach.dependents, self.key),
+            *obstacles.of_table(found, conversion.dependents, self.key),
         ]
+        if isinstance(conversion, Copy) and not blocked:
+            blocked = [*routes.copy_obstacles(found), *routes.period_obstacles(self._chosen)]
         if blocked:
             return blocked
-        upserts, told = obstacles.upserts(connection, attach)
-        losses = [*obstacles.losses(attach), *upserts]
+        upserts, told = obstacles.upserts(connection, conversion)
+        losses = [*obstacles.losses(conversion), *upserts]
         return [
-            *obstacles.privileges(connection, attach),
+            *obstacles.privileges(connection, conversion),
             *self._names_taken(connection),
             *acceptance.unaccepted(losses, self.spec.accept),
-            *obstacles.of_rows(connection, self.table, self.key, attach.cutoff.start, attach.bound, execute=execute),
+            *obstacles.of_rows(connection, self.table, conversion, execute=execute),
             *self._period(),
-            *obstacles.lock_table(connection, attach),
+            *obstacles.lock_table(connection, conversion),
             *told,
             *obstacles.swap_waits(connection),
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes()),
-            *brin.sizes(self.table, self.key, chosen=self._brin is not None),
-            *partman.findings(connection, found.schema, found.name, self.key, attach.cutoff, self.spec.ahead),
+            *brin.sizes(self.table, self.key, chosen=self._chosen.brin is not None),
             *(self._cron.findings("`playbook maintain`, run once a day, does it") if self._cron else ()),
         ]
 
     def _period(self) -> list[Finding]:
-        assert self._attach
         wanted = self.spec.cutoff
-        if wanted and wanted != self._attach.cutoff.start:
+        if not wanted or not isinstance(self._conversion, Attach):
+            return []
+        cutoff = self._conversion.cutoff
+        if wanted != cutoff.start:
             detail = f"cutoff {wanted} is not the first day of a {self.spec.every}"
-            return [Finding("blocked", detail, f"name {self._attach.cutoff.start} or {self._attach.cutoff.end}")]
-        if wanted and wanted <= datetime.now(UTC).date():
+            return [Finding("blocked", detail, f"name {cutoff.start} or {cutoff.end}")]
+        if wanted <= datetime.now(UTC).date():
             return [Finding("blocked", f"cutoff {wanted} has passed: new rows would be refused", "name a later one")]
         return []
 
     def _names_taken(self, connection: psycopg.Connection[Any]) -> list[Finding]:
         """A run that was interrupted has taken its own names."""
-        return (
-            []
-            if self._left_over()
-            else obstacles.names_taken(connection, self._attach.new_names() if self._attach else [])
-        )
+        assert self._conversion
+        return [] if self._left_over() else obstacles.names_taken(connection, self._conversion.new_names())
 
     def _expected_bytes(self) -> int | None:
-        """The wide and the narrow index, as large as the primary key's, the one by eight bytes a row more."""
-        assert self._attach
-        primary = self._attach.table.primary_key
+        """Of a copy as much again as the table has; else the wide and the narrow index, as large as the primary key's,
+        the one by eight bytes a row more."""
+        assert self._conversion
+        if isinstance(self._conversion, Copy):
+            sizes = [self.table.size_bytes, *(each.size_bytes for each in self.table.indexes)]
+            return sum(size or 0 for size in sizes)
+        primary = self._conversion.table.primary_key
         size = next((each.size_bytes for each in self.table.indexes if primary and each.name == primary.name), None)
-        if not self._attach.widened or size is None:
-            return 0 if primary is None or not self._attach.widened else None
+        if not self._conversion.widened or size is None:
+            return 0 if primary is None or not self._conversion.widened else None
         return int(2 * size + 8 * max(self.table.estimated_rows, 0))
+
+    def throttle(self) -> Throttle:
+        """As the plan has it."""
+        return Throttle(self.spec.max_lag_s, self.spec.max_wal_mb_s, self.spec.duty_pct)
 
     def guard(self, connection: psycopg.Connection[Any], statement: Statement) -> None:
         """The swap: what the statements were made from must be what stands now. No DDL can come in between any more."""
-        assert self._attach
-        connection.execute(f"LOCK TABLE {self._attach.name} IN SHARE UPDATE EXCLUSIVE MODE".encode())
-        found = attributes.read(connection, self._attach.name)
-        now = self._planned(connection, found) if found and found.kind == "r" else None
-        if now is None or now.statements() != self._attach.statements():
-            raise Drifted(f"{self._attach.name} was changed by others while it was being converted; apply again")
+        assert self._conversion
+        name = self._conversion.name
+        connection.execute(f"LOCK TABLE {name} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        found = attributes.read(connection, name)
+        now = self._planned(connection, found).conversion if found and found.kind == "r" else None
+        if found is None or now is None or now.statements() != self._conversion.statements():
+            raise Drifted(f"{name} was changed by others while it was being converted; apply again")
+        if not now.is_followed(found):
+            raise Drifted(f"{name} was changed by others while it was being converted; apply again")
 
     def repair(self, statement: Statement) -> Statement | None:
         """Drops what a build left INVALID."""
@@ -278,10 +293,11 @@ class Partition(Change):
         return "done" if row and row[0] else "absent"
 
     def makes(self) -> tuple[str, ...]:
-        """The parent under both its names, the CHECK and the indexes that stand before it."""
-        assert self._attach
-        index = (quote(self.table.schema, self._brin.name),) if self._brin else ()
-        return (*self._attach.makes(), *index, *((self.job.object_name,) if self.job else ()))
+        """The parent under both its names, and what stands before it."""
+        assert self._chosen
+        wanted = self._chosen.brin
+        index = (quote(self.table.schema, wanted.name),) if wanted else ()
+        return (*self._chosen.conversion.makes(), *index, *((self.job.object_name,) if self.job else ()))
 
     def objects(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
         """The partitioned table, once it is one, and the job that makes partitions ahead."""
@@ -305,17 +321,25 @@ class Partition(Change):
         found = attributes.read(connection, name)
         if found is not None and found.kind == "p":
             return "\n".join(recreate.description(found))
+        if found is not None and found.kind == "r" and found.name.endswith(STATE):
+            return "how far a copy has come"
         return "an index" if found is not None and found.kind == "i" else None
 
     def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
         """The indexes that the history has besides its old ones, and all other partitions."""
-        row = connection.execute(_ADDED.encode(), {"table": self.table.qualified}).fetchone()
+        history = quote(self.table.schema, fit(self.table.name, Attach.kept_suffix))
+        row = connection.execute(_ADDED.encode(), {"table": self.table.qualified, "history": history}).fetchone()
         return row[0] if row else None
 
     def remark(self) -> str:
-        """Where pruning begins to help, and who makes the next partitions."""
-        by = "pg_cron" if self.job else "`playbook maintain`"
-        return f"history is one partition, so pruning helps from the cutoff on; {by} makes the next ones"
+        """Where pruning begins to help, or what is kept of the old table, and who makes the next partitions."""
+        by = f"{'pg_cron' if self.job else '`playbook maintain`'} makes the next ones"
+        history, kept = (fit(self.table.name, route.kept_suffix) for route in (Attach, Copy))
+        if self.catalog.table(self.table.schema, kept):
+            return f"the table that it was is kept as {kept}, and follows what is written; {by}"
+        if self.catalog.table(self.table.schema, history):
+            return f"history is one partition, so pruning helps from the cutoff on; {by}"
+        return by
 
     def proof(self, connection: psycopg.Connection[Any]) -> str:
         """How many partitions there are."""
@@ -325,10 +349,10 @@ class Partition(Change):
         return f"{row[0]} partitions" if row else ""
 
 
-def _serves_already(found: Attributes, wanted: Index) -> bool:
-    """Whether the table has such an index of its own."""
-    return any(each.body == wanted.body and each.name != wanted.name and each.valid for each in found.indexes)
-
+_ROUTES = {
+    Attach: "the table itself becomes the first partition, no row is copied, and pruning helps from the cutoff on",
+    Copy: "rows are copied into their partitions beside their writers, so that pruning helps at once",
+}
 
 _INDEX = """
 SELECT indisvalid AND indisready AND indislive FROM pg_catalog.pg_index WHERE indexrelid = to_regclass(%s)
@@ -340,11 +364,12 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE quote_ident(k.conname) || ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) = %s
 """
 
-# Of the history, which is the partition from MINVALUE, the index that the swap replaced was as large as the narrow one.
+# Of the history, which the attach route made of the table itself, the index that the swap replaced was as large as the
+# narrow one.
 _ADDED = """
 SELECT coalesce(sum(pg_total_relation_size(h.inhrelid)) FILTER (WHERE NOT first), 0)::bigint
      + coalesce(sum((SELECT sum(pg_relation_size(i.indexrelid)) FROM pg_index i WHERE i.indrelid = h.inhrelid
                      AND i.indisprimary)) FILTER (WHERE first), 0)::bigint
-FROM (SELECT inhrelid, pg_get_expr(c.relpartbound, c.oid) LIKE '%%(MINVALUE)%%' AS first
-      FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = to_regclass(%(table)s)) h
+FROM (SELECT inhrelid, inhrelid IS NOT DISTINCT FROM to_regclass(%(history)s) AS first
+      FROM pg_inherits WHERE inhparent = to_regclass(%(table)s)) h
 """

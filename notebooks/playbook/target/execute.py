@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import psycopg
 from psycopg import errors as pg
 
 from playbook.errors import Interrupted, LockNotGranted, PlaybookError, StepError, one_line
+from playbook.target.repeating import Repeating, Throttle
 from playbook.target.sql import Statement
 from playbook.target.watchdog import BOUND_S, Connect, Watchdog
 
@@ -74,6 +75,8 @@ class Unrecorded:
 
 
 UNRECORDED = Unrecorded()
+BACK_OFF = "not yet: "
+"""How a statement's own error (of code 55P03, as if a lock were not to be had) begins that asks for another try."""
 Progress = Callable[[str], None]
 Guard = Callable[[psycopg.Connection[Any]], None]
 
@@ -93,11 +96,13 @@ def execute(
     progress: Progress | None = None,
     repair: Callable[[], None] | None = None,
     guard: Guard | None = None,
+    throttle: Throttle | None = None,
 ) -> None:
     """Runs `statement`; when this returns it is done and recorded.
 
-    `repair` removes what a cancelled CONCURRENTLY left behind (an INVALID index); it is called before the next try and
-    before an error is raised. `guard` is called in the transaction of a guarded statement; what it raises is raised.
+    One that repeats rests in between as `throttle` says. `repair` removes what a cancelled CONCURRENTLY left behind (an
+    INVALID index); it is called before the next try and before an error is raised. `guard` is called in the transaction
+    of a guarded statement; what it raises is raised.
 
     A brief statement whose lock stops writers commits without waiting for the disk, which would be most of the time
     that it holds the lock. The write-ahead log is written in order, so a server that crashes before the disk has it
@@ -114,9 +119,14 @@ def execute(
     policy = policy or LockPolicy()
     waited = 0.0  # not the time that a long statement worked before it was cancelled
     attempt = 0
+    repeating = Repeating(statement, throttle or Throttle(), progress)
     while True:
         try:
-            _run(connect, statement, record, policy, progress, guard)
+            if statement.first:
+                _run_first(connect, statement, policy, progress, throttle)
+            while not _run(connect, statement, record, policy, progress, guard, repeating):
+                repeating.rest(connect)
+                waited, attempt = 0.0, 0
             return
         except (pg.LockNotAvailable, pg.DeadlockDetected, _CancelledByWatchdog) as error:
             _clean_up(repair)
@@ -142,6 +152,17 @@ def execute(
             raise StepError(f"{statement.purpose}: {one_line(error)}") from error
 
 
+def _run_first(
+    connect: Connect,
+    statement: Statement,
+    policy: LockPolicy,
+    progress: Progress | None,
+    throttle: Throttle | None,
+) -> None:
+    first = replace(statement, sql=statement.first, first="", repeats=True, long=True, guarded=False)
+    execute(connect, first, UNRECORDED, policy=policy, progress=progress, throttle=throttle)
+
+
 def _lost(error: psycopg.Error) -> bool:
     """Whether the connection is gone: libpq's own errors carry no code, the server's last words are 08… or 57P…."""
     return isinstance(error, psycopg.OperationalError) and (
@@ -165,7 +186,9 @@ def _run(
     policy: LockPolicy,
     progress: Progress | None,
     guard: Guard | None,
-) -> None:
+    repeating: Repeating,
+) -> bool:
+    """Whether the statement is finished, which only one that repeats may not be."""
     observe = _observer(statement, progress) if statement.long and progress else None
     with connect() as connection:
         pid = connection.info.backend_pid
@@ -184,13 +207,14 @@ def _run(
                         connection.execute("SET LOCAL synchronous_commit = off")
                     if guard and statement.guarded:
                         guard(connection)
-                    connection.execute(statement.sql.encode())
-                    if joins:
+                    finished = repeating.take(connection.execute(statement.sql.encode()))
+                    if joins and finished:
                         record.done(connection)
                 if brief and not joins:
                     _await_disk(connection)
-                if not joins:
+                if not joins and finished:
                     record.done(connection)
+                return finished
             except pg.QueryCanceled as error:
                 if watchdog.fired:
                     raise _CancelledByWatchdog(watchdog.fired) from error
@@ -290,7 +314,10 @@ def _phase(row: tuple[Any, ...]) -> str:
 def _cause(error: Exception) -> str:
     if isinstance(error, _CancelledByWatchdog):
         return f"cancelled, since {error}"
-    return "it met another transaction crosswise" if isinstance(error, pg.DeadlockDetected) else "the table is locked"
+    if isinstance(error, pg.DeadlockDetected):
+        return "it met another transaction crosswise"
+    said = error.diag.message_primary or "" if isinstance(error, psycopg.Error) else ""
+    return said if said.startswith(BACK_OFF) else "the table is locked"
 
 
 def _not_granted(statement: Statement, policy: LockPolicy, attempts: int, error: Exception) -> str:

@@ -60,6 +60,9 @@ class Statement:
     INVALID. `unless` is a condition in SQL under which there is nothing left to do: an undo has to serve from wherever
     its step came to. Before a `guarded` one the change looks at the target once more, in the same transaction. What is
     not in the `language` SQL is a change of an application: it is recorded, and never sent.
+
+    One that `repeats` is sent again and again, each time in a transaction of its own, until its last row says so: that
+    row is (finished, done or NULL, total, unit). `first` is run in that way, and recorded nowhere, before each try.
     """
 
     sql: str
@@ -72,6 +75,8 @@ class Statement:
     builds: str = ""
     unless: str = ""
     guarded: bool = False
+    repeats: bool = False
+    first: str = ""
 
     def __str__(self) -> str:
         if self.language != "sql":

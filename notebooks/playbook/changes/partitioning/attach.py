@@ -44,6 +44,10 @@ class Attach(Conversion):
         """The cutoff as a literal of the key's type."""
         return bound(self.cutoff.start, self.table.column(self.key).type)
 
+    def limit(self) -> tuple[date, str, bool]:
+        """The cutoff: until the swap later rows are refused."""
+        return self.cutoff.start, self.bound, False
+
     @property
     def wide_index(self) -> str:
         """The unique index on primary key and partition key."""
@@ -59,7 +63,15 @@ class Attach(Conversion):
         """In order; nothing blocks writers but the CHECK, the foreign keys and the swap, each for a moment."""
         keys = self._keys() if self.widened else ()
         references = (self._foreign_keys(),) if self.table.foreign_keys else ()
-        return (*keys, *self._checked(), self._build(), self._partitions(), *references, self._swap(), self._analyze())
+        return (
+            *keys,
+            *self._checked(),
+            self._build(),
+            self._partitions(),
+            *references,
+            self._swap(),
+            self._analyze(self.name),
+        )
 
     def _keys(self) -> tuple[Statement, ...]:
         primary = self.table.primary_key
@@ -247,8 +259,7 @@ class Attach(Conversion):
         ]
         return Statement(
             script(commands),
-            "the swap back: rows written past the cutoff go into the old table, which has its name again; beside "
-            "writers only as many as take 40 ms, so stop them where there are more",
+            "the swap back: rows written past the cutoff go into the old table, which has its name again",
             EXCLUSIVE,
             " and ".join(dict.fromkeys([self.name, *self._others_locked()])),
             unless=is_kind(self.name, "r"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import ClassVar
 
@@ -94,6 +95,19 @@ class Conversion(ABC):
     @abstractmethod
     def makes(self) -> tuple[str, ...]:
         """The quoted names of what stands after some statement, of which undo would take back something."""
+
+    @property
+    def made(self) -> int:
+        """How many periods get a partition at once."""
+        return self.ahead
+
+    @abstractmethod
+    def limit(self) -> tuple[date, str, bool]:
+        """The day from which rows have no partition of their own, as a literal too, and whether they may be there."""
+
+    def is_followed(self, found: Attributes) -> bool:
+        """Whether what writers do to the table as it is found will be heard of, where that is needed."""
+        return True
 
     @abstractmethod
     def _key_renames(self) -> list[tuple[str, str, str]]:
@@ -205,12 +219,12 @@ class Conversion(ABC):
         where = f" WHERE ({rows})" if rows else ""
         return f"ALTER PUBLICATION {quote(name)} ADD TABLE {self.name}{only}{where}"
 
-    def _analyze(self) -> Statement:
+    def _analyze(self, place: str) -> Statement:
         return Statement(
-            f"ANALYZE {self.name}",
+            f"ANALYZE {place}",
             "statistics of the whole, which nobody else gathers for a partitioned table",
             CONCURRENT,
-            self.name,
+            place,
             long=True,
         )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import date
 from typing import Any
 
 import psycopg
 
 from playbook.changes import preflight
-from playbook.changes.change import Finding
+from playbook.changes.change import Concern, Finding
 from playbook.changes.partitioning.acceptance import Loss
 from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.conversion import Conversion
@@ -152,24 +151,25 @@ def _upserts(statement: str, table: str) -> bool:
 
 
 def of_rows(
-    connection: psycopg.Connection[Any], table: Table, key: str, cutoff: date, bound: str, *, execute: bool
+    connection: psycopg.Connection[Any], table: Table, conversion: Conversion, *, execute: bool
 ) -> list[Finding]:
-    """Rows that no partition could take, or none but a far one: NULL keys, and keys past the cutoff."""
+    """Rows that no partition could take, or none but a far one: NULL keys, and keys past the last period."""
+    key, (limit, bound, default) = conversion.key, conversion.limit()
     column = quote(key)
     if not execute:
-        return [
-            Finding("not_checked", f"rows with {key} NULL or past {cutoff} were not counted, which reads the table")
-        ]
+        return [Finding("not_checked", f"rows with {key} NULL or past {limit} were not counted, which reads the table")]
     findings = []
+    past = "mend them; in the default partition they would keep later periods from getting theirs"
     conditions = (
-        (f"checked.{column} IS NULL", f"{key} is NULL", "no partition can take them: give them a value"),
+        (f"checked.{column} IS NULL", f"{key} is NULL", "no partition can take them: give them a value", False),
         (
             f"checked.{column} >= {bound}",
-            f"{key} lies past {cutoff}",
-            "mend them, or name a later `cutoff` at the step",
+            f"{key} lies past {limit}",
+            past if default else "mend them, or name a later `cutoff` at the step",
+            default,
         ),
     )
-    for condition, what, remedy in conditions:
+    for condition, what, remedy, bearable in conditions:
         try:
             found = violations(connection, table, condition)
         except NotAnalysed as error:
@@ -178,7 +178,8 @@ def of_rows(
             )
             continue
         if found.rows:
-            findings.append(Finding("blocked", f"{_rows(found.rows)}: {what}", remedy, found.keys))
+            concern: Concern = "warn" if bearable else "blocked"
+            findings.append(Finding(concern, f"{_rows(found.rows)}: {what}", remedy, found.keys))
     return findings
 
 
@@ -227,12 +228,12 @@ def lock_table(connection: psycopg.Connection[Any], conversion: Conversion) -> l
     if row is None or None in row:
         return []
     sessions, each = row
-    needed = (conversion.ahead + 2) * (3 + len(conversion.table.indexes))
+    needed = (conversion.made + 2) * (3 + len(conversion.table.indexes))
     if needed <= LOCKS_SHARE * sessions * each:
         return []
     wanted = -(-needed * 2 // sessions)
     room = f"the server has room for {sessions * each:,}"
-    detail = f"{conversion.ahead:,} partitions at once take {needed:,} locks, and {room}"
+    detail = f"{conversion.made:,} partitions at once take {needed:,} locks, and {room}"
     remedy = f"name a smaller `ahead` at the step, or set max_locks_per_transaction = {wanted} and restart the server"
     return [Finding("blocked", detail, remedy)]
 

@@ -201,16 +201,22 @@ def partition(a: Attributes, name: str, values: str, parent: str, *, local: Iter
     commands = [f"CREATE TABLE {place} PARTITION OF {parent} {values}{options}{space}"]
     commands += owner(a, place, user)
     commands += column_settings(a, place, inherited=False)
-    identity = None
-    for index in local:
-        own = fit(name, f"_{'_'.join(index.columns) or index.name}_key")
-        commands += [f"CREATE UNIQUE INDEX {quote(own)} ON {place} USING {index.body}"]
-        identity = own if index.replica_identity else identity
     if a.row_security:  # nobody but its owner reads a partition directly, past the parent's policies
         commands.append(f"ALTER TABLE {place} ENABLE ROW LEVEL SECURITY")
-    if identity:
-        commands.append(f"ALTER TABLE {place} REPLICA IDENTITY USING INDEX {quote(identity)}")
+    commands += [command for index in local for command in local_index(a, index, name)]
     return commands + ([] if a.replica_identity == "i" else replica_identity(a, place, ()))
+
+
+def local_index(a: Attributes, index: Index, name: str) -> list[str]:
+    """The commands that keep unique within the partition of that name what cannot be so in the whole table."""
+    place, own = quote(a.schema, name), quote(local_name(index, name))
+    commands = [f"CREATE UNIQUE INDEX {own} ON {place} USING {index.body}"]
+    return commands + ([f"ALTER TABLE {place} REPLICA IDENTITY USING INDEX {own}"] if index.replica_identity else [])
+
+
+def local_name(index: Index, name: str) -> str:
+    """What that index is called on the partition of that name."""
+    return fit(name, f"_{'_'.join(index.columns) or index.name}_key")
 
 
 def description(a: Attributes) -> list[str]:

@@ -1,0 +1,144 @@
+"""What copying a table into its partitions costs: `pytest tests/benchmarks/bench_partition_copy.py -s -n 0`.
+
+2 M rows of two years (BENCH_COPY_ROWS for another number) with two secondary indexes and a light writer. Measured beside
+the copy are two other ways into the very same tables and indexes, with the same writer: the limit, a plain
+`INSERT … SELECT` with the indexes built after it, and batches of 10,000 by primary key with the indexes in place.
+"""
+
+import json
+import os
+import resource
+import time
+
+from tests.benchmarks.writing import written
+
+from playbook.context import open_context
+from playbook.phase import Playbook
+from playbook.settings import Settings
+
+COPY_ROWS = int(os.environ.get("BENCH_COPY_ROWS", "2000000"))
+COPY_LIMIT = 1.5
+BUFFERS_LIMIT = 10.0
+MEMORY_LIMIT_MB = 16.0
+BATCH = 10_000
+WRITES_PER_S = 50.0
+
+PLAN = """\
+name: bench
+title: A log by month
+workload: workload.sql
+phases:
+  - id: "1"
+    title: Partitions
+    week: 1
+    priority: nice_to_have
+    notebook: partitions
+    steps:
+      - {name: log_partitioned, kind: partition, table: log, key: at, every: month, route: copy, keep: always,
+         accept: per-partition uniqueness of id}
+"""
+
+ROWS = """
+CREATE TABLE log (id bigint PRIMARY KEY, person int, action text NOT NULL, at timestamptz NOT NULL);
+INSERT INTO log SELECT n, 1 + n % 1000, 'action ' || n % 7, timestamptz '2024-01-01 00:00:00+00' + n * interval '1 day' *
+  (730.0 / {rows}) FROM generate_series(1, {rows}) n;
+CREATE INDEX log_person ON log (person);
+CREATE INDEX log_at ON log (at);
+CREATE TABLE unindexed AS SELECT * FROM log;
+"""
+
+MONTH = "SELECT action, count(*) FROM {table} WHERE at >= '2025-03-01' AND at < '2025-04-01' GROUP BY action"
+
+
+def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty, tmp_path, monkeypatch):
+    with empty.connect() as connection:
+        connection.execute(ROWS.format(rows=COPY_ROWS))
+        connection.execute("VACUUM (ANALYZE)")
+        connection.execute("CHECKPOINT")
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM log WHERE id = 1;\n")
+    c = empty.conninfo
+    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+    monkeypatch.setenv("BENCH_URL", url)
+    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    ((_, statements, _),) = Playbook(open_context(settings)).phase("1").preview().steps
+    made = [each.sql for each in statements if "log_partitioned" in each.sql and each.sql.startswith("CREATE TABLE")][
+        :2
+    ]
+    indexes = [each.sql for each in statements if each.lock == "SHARE"]
+    seconds: dict[str, float] = {}
+
+    def plain(connection):
+        connection.execute("INSERT INTO log_partitioned SELECT * FROM log")
+        for sql in indexes:
+            connection.execute(sql)
+
+    def batched(connection):
+        for sql in indexes:
+            connection.execute(sql)
+        for low in range(0, COPY_ROWS, BATCH):
+            connection.execute(
+                f"INSERT INTO log_partitioned SELECT * FROM log WHERE id > {low} AND id <= {low + BATCH}"
+            )
+
+    def other(name, fill):
+        with empty.connect() as connection:
+            for sql in made:
+                connection.execute(sql)
+            connection.execute("CHECKPOINT")
+            started = time.monotonic()
+            fill(connection)
+            seconds[name] = time.monotonic() - started
+            connection.execute("DROP TABLE log_partitioned")
+
+    def beside_a_writer(number, work):
+        insert = f"INSERT INTO log VALUES ({number * COPY_ROWS} + %s, 1, 'written', now())"
+        return written(empty, insert, work, per_s=WRITES_PER_S)
+
+    def ours():
+        with empty.connect() as connection:
+            connection.execute("CHECKPOINT")
+        started = time.monotonic()
+        ((_, state, _),) = Playbook(open_context(settings)).phase("1").apply().steps
+        seconds["copy"] = time.monotonic() - started
+        assert state.status == "applied", state.reason
+
+    beside_a_writer(10, lambda: other("plain", plain))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    during = beside_a_writer(20, ours)
+    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+    buffers = {name: _buffers(empty, name) for name in ("log", "log_unpartitioned", "unindexed")}
+    with empty.connect() as connection:
+        ((differ,),) = connection.execute(
+            "SELECT count(*) FROM (SELECT * FROM log EXCEPT ALL SELECT * FROM log_unpartitioned) d WHERE id < 10000000"
+        ).fetchall()
+        connection.execute("ALTER TABLE log RENAME TO done; ALTER TABLE log_unpartitioned RENAME TO log")
+        connection.execute("DROP TABLE done; DROP FUNCTION log_changes_since() CASCADE; DROP TABLE log_changes_since")
+    beside_a_writer(30, lambda: other("batches", batched))
+    figures = {
+        "rows": COPY_ROWS,
+        **{f"{name}_s": round(value, 2) for name, value in seconds.items()},
+        "limit_s": round(COPY_LIMIT * seconds["plain"], 2),
+        "client_grown_mb": round(grown_mb, 1),
+        "statements": len(during),
+        "worst_ms": round(max(during), 1),
+        "month_buffers": buffers["log"],
+        "month_buffers_indexed": buffers["log_unpartitioned"],
+        "month_buffers_unindexed": buffers["unindexed"],
+    }
+    print(json.dumps({"benchmark": "partition by copying", **figures}))
+    assert differ == 0
+    assert seconds["copy"] <= COPY_LIMIT * seconds["plain"]
+    assert seconds["copy"] < seconds["batches"]
+    assert BUFFERS_LIMIT * buffers["log"] <= buffers["unindexed"]
+    assert grown_mb <= MEMORY_LIMIT_MB
+
+
+def _buffers(target, table: str) -> int:
+    """Pages that the query of one month touches, the second time it runs."""
+    with target.connect() as connection:
+        connection.execute(f"VACUUM (ANALYZE) {table}".encode())
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {MONTH.format(table=table)}".encode()
+        connection.execute(explain)
+        ((plan,),) = connection.execute(explain).fetchall()
+    return plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]

@@ -1,0 +1,448 @@
+"""Copying a table in use into its partitions: nothing is lost whatever writers do, and undo loses nothing either."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from tests.fix_faults import strike_everywhere
+from tests.test_cli import playbook
+from tests.test_partition import (
+    POINTS,
+    STEP,
+    change_plan,
+    described,
+    killed,
+    kind,
+    loaded,
+    reason,
+    rows,
+    statements,
+    states,
+)
+
+from playbook import finishing, undoing
+from playbook.changes.partitioning import copy
+from playbook.errors import Interrupted
+from playbook.evidence.live import under_load
+from playbook.journal import StatementRecord
+from playbook.phase import Playbook
+from playbook.settings import DEFAULT_PLAN
+from playbook.target import repeating
+
+TOO_LONG = pytest.mark.exhaustive
+
+
+COPY_PLAN = "every: month\n        route: copy"
+
+
+@pytest.fixture
+def copied(ledger):
+    """The ledger with a plan that says `route: copy`."""
+    change_plan(ledger, "every: month", COPY_PLAN)
+    return ledger
+
+
+def undone(shop):
+    assert [one.error for one in undoing.undo(shop.context())] == [""]
+
+
+@contextmanager
+def meanwhile(*happens):
+    """`happens` are pairs: once, before the first statement is sent that holds the text, the function is called."""
+    intent = StatementRecord.intent
+    waiting = list(happens)
+
+    def striking(record, *arguments):
+        for pair in [pair for pair in waiting if record.direction == "apply" and pair[0] in record.statement.sql]:
+            waiting.remove(pair)
+            pair[1]()
+        intent(record, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatementRecord, "intent", striking)
+        yield
+    assert waiting == []
+
+
+COPY, REPLAY, SWAP = "ctid >=", "INTO batch", "IN ACCESS EXCLUSIVE MODE"
+
+
+def test_writers_lose_nothing_while_rows_are_copied_and_while_that_is_undone(copied, snapshot):
+    as_found = snapshot(copied.target)
+    phase = copied.playbook().phase("1")
+    with loaded(copied) as timeline:
+        applied = phase.apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert (timeline.difference, timeline.failed) == (0, [])
+    assert {write.what for write in timeline.writes} == {"insert", "upsert", "move", "empty", "delete"}
+    assert kind(copied) == "p"
+    with loaded(copied) as timeline:
+        assert states(phase.undo()) == {STEP: "undone"}
+    assert (timeline.difference, timeline.failed) == (0, [])
+    assert snapshot(copied.target) == as_found
+
+
+def test_everything_that_the_table_has_stands_on_its_successor(copied):
+    copied.execute("TRUNCATE heard")
+    before, written = described(copied), rows(copied)
+    copied.playbook().phase("1").apply()
+    after = described(copied)
+    assert [line for line in before if line not in after] == [
+        "ALTER TABLE public.entries ADD CONSTRAINT entries_number_key UNIQUE (number)",
+        "ALTER TABLE public.entries ADD CONSTRAINT entries_pkey PRIMARY KEY (id)",
+        "ALTER TABLE public.entries REPLICA IDENTITY USING INDEX entries_number_key",
+    ]
+    new, *follows = [line for line in after if line not in before]
+    assert new == "ALTER TABLE public.entries ADD CONSTRAINT entries_pkey PRIMARY KEY (id, at)"
+    assert all("entries_changes_since" in line for line in follows)
+    assert rows(copied) == written
+    assert copied.execute("SELECT min(tableoid::regclass::text), count(DISTINCT tableoid) FROM entries") == [
+        ("entries_2026_01", 6)
+    ]
+    assert copied.execute("SELECT * FROM heard") == []
+
+
+def test_what_the_application_does_between_any_two_statements_is_in_both_tables(copied, snapshot):
+    """Rows that move between months, change their key, or leave a unique number to another; and replicated writes."""
+    as_found = snapshot(copied.target)
+    said = iter(range(10_000, 99_999))
+
+    def write():
+        with copied.target.connect() as connection, connection.transaction():
+            connection.execute("SET LOCAL session_replication_role = replica")
+            number, new = next(said), next(said)
+            connection.execute("UPDATE entries SET at = at + interval '45 days' WHERE id % 35 = 0")
+            connection.execute(
+                "UPDATE entries SET id = id + 1000000 + %s WHERE id = (SELECT min(id) FROM entries)", [new]
+            )
+            connection.execute("DELETE FROM entries WHERE id = (SELECT max(id) FROM entries WHERE id < 1000000)")
+            connection.execute(
+                "UPDATE entries SET number = %s WHERE number = (SELECT min(number) FROM entries)", [number]
+            )
+            connection.execute(
+                "INSERT INTO entries (id, number, at) SELECT %s, n.least, e.at FROM (SELECT min(at) at FROM entries) e, "
+                "(SELECT min(number) - 1 least FROM entries) n", [new],
+            )  # fmt: skip
+            connection.execute("UPDATE entries SET person = NULL, note = NULL WHERE id % 55 = 0")
+        return True
+
+    with meanwhile(*((each.sql, write) for each in statements(copied))):
+        applied = copied.playbook().phase("1").apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+    write()
+    written = rows(copied)
+    assert written[-1][0] > 1_000_000
+    undone(copied)
+    assert rows(copied) == written
+    assert snapshot(copied.target) == as_found
+
+
+@pytest.mark.parametrize("when", [COPY, *(pytest.param(text, marks=TOO_LONG) for text in (REPLAY, "FULL JOIN", SWAP))])
+def test_a_table_that_is_emptied_or_written_anew_meanwhile(copied, when):
+    anew = "TRUNCATE entries; INSERT INTO entries (note, at) VALUES ('first', '2026-03-01'), ('second', now())"
+    with meanwhile((when, lambda: copied.execute(anew))):
+        applied = copied.playbook().phase("1").apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert [row[6] for row in rows(copied)] == ["first", "second"]
+    copied.execute("TRUNCATE entries")
+    copied.execute("INSERT INTO entries (note, at) VALUES ('third', '2026-03-31 23:59:59.999999+00')")
+    written = rows(copied)
+    undone(copied)
+    assert rows(copied) == written
+
+
+def struck_between_chunks(shop, monkeypatch, strike):
+    """Applies with chunks of three pages, and strikes before the third of them; how many chunks were begun in all."""
+    monkeypatch.setattr(copy, "PAGES", 3)
+    intent, begun = StatementRecord.intent, []
+
+    def counting(record, *arguments):
+        if COPY in record.statement.sql:
+            begun.append(record)
+            if len(begun) == 3:
+                strike()
+        intent(record, *arguments)
+
+    monkeypatch.setattr(StatementRecord, "intent", counting)
+    applied = shop.playbook().phase("1").apply()
+    monkeypatch.undo()
+    return applied, len(begun)
+
+
+def test_a_copy_goes_on_from_the_chunk_at_which_it_was_interrupted(copied):
+    def interrupt():
+        copied.execute("UPDATE entries SET at = at - interval '100 days', amount = NULL WHERE id % 45 = 0")
+        raise Interrupted("the connection failed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        applied, begun = struck_between_chunks(copied, patch, interrupt)
+    assert (states(applied), begun) == ({STEP: "failed"}, 3)
+    page, pages = copied.execute("SELECT page, pages FROM entries_copying")[0]
+    assert (page, pages > 12) == (6, True)
+    written = rows(copied)
+    with pytest.MonkeyPatch.context() as patch:
+        applied, begun = struck_between_chunks(copied, patch, lambda: None)
+    assert (states(applied), begun) == ({STEP: "applied"}, -(-(pages - 6) // 3)), reason(applied)
+    assert rows(copied) == written
+
+
+@pytest.mark.parametrize(
+    "sql", ["VACUUM FULL entries", pytest.param("CLUSTER entries USING entries_at", marks=TOO_LONG)]
+)
+def test_a_table_that_gets_another_file_between_two_chunks_is_copied_anew(copied, sql):
+    copied.execute("DELETE FROM entries WHERE id % 10 = 0")
+    written = rows(copied)
+    with pytest.MonkeyPatch.context() as patch:
+        applied, _ = struck_between_chunks(copied, patch, lambda: copied.execute(sql))
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert rows(copied) == written
+
+
+def test_the_application_deletes_what_rows_refer_to_while_they_are_copied(copied):
+    """Neither the copy before the swap nor the old table after it holds on to a row of another table."""
+    copied.execute("ALTER TABLE entries DROP CONSTRAINT entries_person_fkey")
+    copied.execute("ALTER TABLE entries ADD CONSTRAINT entries_person_fkey FOREIGN KEY (person) REFERENCES people")
+
+    def leave(person):
+        copied.execute("DELETE FROM entries WHERE person = %s", person)
+        copied.execute("DELETE FROM people WHERE id = %s", person)
+
+    with meanwhile((REPLAY, lambda: leave(1)), (SWAP, lambda: leave(2)), ("VALIDATE", lambda: leave(3))):
+        applied = copied.playbook().phase("1").apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+    leave(4)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        copied.execute("DELETE FROM people WHERE id = 5")
+    undone(copied)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        copied.execute("DELETE FROM people WHERE id = 5")
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("ALTER TABLE entries DROP CONSTRAINT entries_pkey", "has no primary key, by which a changed row could be told"),
+        ("CREATE PUBLICATION everything FOR ALL TABLES", "publication everything carries whatever is made"),
+        ("DELETE FROM pg_statistic WHERE starelid = 'entries'::regclass", "do not say how old the rows of public.entries are"),
+        ("ALTER TABLE entries ALTER at DROP NOT NULL; INSERT INTO entries (at) VALUES (NULL)", "1 row: at is NULL"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_copied_is_blocked_before_anything_is_made(copied, snapshot, sql, said):
+    copied.execute(sql)
+    as_found = snapshot(copied.target)
+    applied = copied.playbook(journal=copied.folder / "journal.sqlite").phase("1").apply()
+    assert (states(applied), said in reason(applied)) == ({STEP: "blocked"}, True), reason(applied)
+    assert snapshot(copied.target) == as_found
+
+
+def test_the_route_is_chosen_by_what_writers_do_and_the_plan_has_the_last_word(ledger):
+    def chosen():
+        return reason(ledger.playbook(apply=False).phase("1").check())
+
+    assert "the server has counted too few writes" in chosen()
+    with ledger.target.connect() as connection:
+        connection.execute("UPDATE entries SET note = 'changed' WHERE id % 15 = 0")
+        connection.execute("INSERT INTO entries (note, at) SELECT 'new', now() FROM generate_series(1, 400)")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+    assert "rows are copied into their partitions beside their writers" in chosen()
+    assert "of its writes change rows that stand" in chosen()
+    change_plan(ledger, "every: month", "every: month\n        route: attach")
+    assert "no row is copied, and pruning helps from the cutoff on (the plan says attach)" in chosen()
+
+
+def test_rows_that_differ_end_it_and_what_was_made_is_taken_back(copied, snapshot):
+    as_found, written = snapshot(copied.target), rows(copied)
+    with meanwhile(
+        (
+            "FULL JOIN",
+            lambda: copied.execute("DELETE FROM entries_2026_02 WHERE id = (SELECT min(id) FROM entries_2026_02)"),
+        )
+    ):
+        applied = copied.playbook().phase("1").apply()
+    assert states(applied) == {STEP: "failed"}
+    assert "public.entries and its copy differ, 2026-02-01: 233 rows and 232" in reason(applied)
+    assert (snapshot(copied.target), rows(copied)) == (as_found, written)
+
+
+@pytest.mark.parametrize(("point", "position"), [("before_done", 4), pytest.param("after_intent", 14, marks=TOO_LONG)])
+def test_killed_on_its_way_it_is_resumed_and_then_undone(copied, snapshot, point, position):
+    as_found, written = snapshot(copied.target), rows(copied)
+    killed(copied, point, position)
+    assert rows(copied) == written
+    applied = copied.playbook().phase("1").apply()
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert rows(copied) == written
+    undone(copied)
+    assert (snapshot(copied.target), rows(copied)) == (as_found, written)
+
+
+@pytest.mark.exhaustive
+def test_killed_at_every_statement_and_resumed_and_undone(copied, snapshot):
+    as_found, written = snapshot(copied.target), rows(copied)
+    covered, number = 0, len(statements(copied))
+    for position in range(number):
+        for point in POINTS:
+            for resumed in (True, False):
+                killed(copied, point, position)
+                copied.execute("UPDATE entries SET at = at + interval '40 days' WHERE id % 65 = 0")
+                written = rows(copied)
+                if resumed:
+                    applied = copied.playbook().phase("1").apply()
+                    assert states(applied) == {STEP: "applied"}, (position, point, reason(applied))
+                    assert rows(copied) == written
+                assert {one.error for one in undoing.undo(copied.context())} <= {""}, (position, point)
+                assert rows(copied) == written, (position, point, resumed)
+                assert snapshot(copied.target) == as_found, (position, point, resumed)
+                covered += 1
+    print(f"killed at {covered} points of {number} statements")
+    assert covered == 2 * len(POINTS) * number
+
+
+@pytest.mark.exhaustive
+def test_killed_at_every_statement_of_its_undo(copied, snapshot):
+    as_found = snapshot(copied.target)
+    copied.playbook().phase("1").apply()
+    number, covered = len(copied.playbook().phase("1").preview_undo().statements), 0
+    for position in range(number):
+        for point in POINTS:
+            applied = copied.playbook().phase("1").apply()
+            assert states(applied) == {STEP: "applied"}, (position, point, reason(applied))
+            copied.execute("UPDATE entries SET at = at + interval '40 days' WHERE id % 65 = 0")
+            written = rows(copied)
+            if copied.killed(STEP, point, position, "undo") == -9:
+                covered += 1
+            undone(copied) if snapshot(copied.target) != as_found else undoing.undo(copied.context())
+            assert (snapshot(copied.target), rows(copied)) == (as_found, written), (position, point)
+    print(f"undo killed at {covered} points of {number} statements")
+    assert covered >= 5 * len(POINTS)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kill", ["kill_backend", "kill", "shut_down"])
+def test_a_backend_or_server_that_dies_at_any_statement_leaves_every_row(own_ledger, own_server, snapshot, kill):
+    change_plan(own_ledger, "every: month", COPY_PLAN)
+
+    def state(target):
+        return snapshot(target), rows(own_ledger)
+
+    touch = "UPDATE entries SET note = note WHERE id = 5"
+    covered, places = strike_everywhere(own_ledger, own_server, getattr(own_server, kill), touch, state)
+    print(f"{kill}: struck at {covered} points of {len(places)} statements")
+    assert covered >= 2 * len(places)
+
+
+@pytest.mark.exhaustive
+def test_it_goes_the_same_way_on_postgresql_15(ledger15):
+    change_plan(ledger15, "every: month", COPY_PLAN)
+    before = described(ledger15)
+    with loaded(ledger15) as timeline:
+        applied = ledger15.playbook().phase("1").apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert (timeline.difference, timeline.failed) == (0, [])
+    with loaded(ledger15) as timeline:
+        undone(ledger15)
+    assert (timeline.difference, timeline.failed) == (0, [])
+    assert described(ledger15) == before
+
+
+@pytest.mark.exhaustive
+def test_it_rests_while_a_standby_is_behind(ledger15, standby15, monkeypatch):
+    monkeypatch.setattr(copy, "PAGES", 3)
+    change_plan(ledger15, "every: month", f"{COPY_PLAN}\n        max_lag_s: 1")
+    standby15.execute("SELECT pg_wal_replay_pause()")
+    said = []
+
+    def heard(text):
+        said.append(text)
+        if "it may catch up first" in text:
+            standby15.execute("SELECT pg_wal_replay_resume()")
+
+    context = ledger15.context()
+    context.progress = heard
+    assert states(Playbook(context).phase("1").apply()) == {STEP: "applied"}
+    assert any("a standby is" in text for text in said), said
+
+
+def test_it_works_as_much_of_the_time_and_writes_as_much_as_the_plan_allows(copied, monkeypatch):
+    monkeypatch.setattr(copy, "PAGES", 8)
+    rested, sleep = [], time.sleep
+    monkeypatch.setattr(repeating.time, "sleep", lambda seconds: (rested.append(seconds), sleep(min(seconds, 0.05))))
+    change_plan(copied, "route: copy", "route: copy\n        duty_pct: 25\n        max_wal_mb_s: 0.05")
+    said = []
+    context = copied.context()
+    context.progress = said.append
+    assert states(Playbook(context).phase("1").apply()) == {STEP: "applied"}
+    # Eight pages are some 60 kB and so more than a second's share; working a quarter of the time is resting thrice that.
+    assert max(rested) > 1
+    assert any(re.search(r"copy the rows.*: 16 of \d+ pages copied, \d+/s, \d+ s left", text) for text in said), said
+
+
+def test_a_prisma_database_is_copied_under_its_own_names_by_its_owner(prisma, snapshot):
+    plan = prisma.folder / "copied.yaml"
+    plan.write_text(DEFAULT_PLAN.read_text().replace("key: timestamp\n", "key: timestamp\n        route: copy\n"))
+    (prisma.folder / "workload.sql").write_text(DEFAULT_PLAN.with_name("workload.sql").read_text())
+    as_found = snapshot(prisma.admin)
+    context = prisma.context(plan=plan)
+    table, key = context.names.relation("audit_logs"), context.names.column("audit_logs", "timestamp")
+    phase = prisma.playbook(plan=plan).phase("4.2")
+    with under_load(prisma.target.connect, prisma.target.conninfo, table, key.name) as timeline:
+        applied = phase.apply()
+        assert list(states(applied).values()) == ["applied"], reason(applied)
+    assert (timeline.difference, timeline.failed) == (0, [])
+    assert kind(prisma, '"AuditTrail"') == "p"
+    prisma.execute("""INSERT INTO "AuditTrail" SELECT 'far', "userId", action, entity, "entityId", changes, "ipAddress",
+                      "userAgent", success, '2099-01-01' FROM "AuditTrail" LIMIT 1""")
+    written = prisma.execute('SELECT * FROM "AuditTrail" ORDER BY id')
+    assert [one.error for one in undoing.undo(prisma.context(plan=plan))] == [""]
+    assert prisma.execute('SELECT * FROM "AuditTrail" ORDER BY id') == written
+    assert snapshot(prisma.admin) == as_found
+
+
+def test_an_owner_with_a_journal_in_a_file_on_a_server_in_new_york_over_the_change_of_clocks(
+    copied, snapshot, monkeypatch
+):
+    for sql in (
+        f"ALTER DATABASE {copied.target.conninfo['dbname']} SET timezone TO 'America/New_York'",
+        "DROP PUBLICATION ledger_feed; DROP VIEW recent; DROP FUNCTION entry_count; DROP STATISTICS entries_kind_person",
+        "ALTER TABLE entries OWNER TO ledger_owner; GRANT CREATE ON SCHEMA public TO ledger_owner",
+        "GRANT SELECT, REFERENCES ON people TO ledger_owner; ALTER SEQUENCE entry_numbers OWNER TO ledger_owner",
+        "INSERT INTO entries (note, at) SELECT 'edge', edge + n * interval '1 microsecond' FROM generate_series(-1, 1) n, "
+        "unnest(ARRAY['2026-03-01 00:00:00+00', '2026-03-08 07:00:00+00', '2026-04-01 00:00:00+00', "
+        "'2026-11-01 05:30:00+00', '2026-11-01 06:30:00+00']::timestamptz[]) edge",
+    ):
+        copied.execute(sql)
+    c, journal = copied.target.conninfo, copied.folder / "journal.sqlite"
+    monkeypatch.setenv(
+        "SHOP_URL", f"postgresql://ledger_owner:ledger_owner@/{c['dbname']}?host={c['host']}&port={c['port']}"
+    )
+    as_found, written = snapshot(copied.target), rows(copied)
+    applied = copied.playbook(journal=journal).phase("1").apply()
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert rows(copied) == written
+    wrong = copied.execute(
+        "SELECT count(*) FROM entries WHERE tableoid::regclass::text <> to_char(at AT TIME ZONE 'UTC', '\"entries_\"YYYY_MM')"
+    )
+    assert wrong == [(0,)]
+    assert [one.error for one in undoing.undo(copied.context(journal=journal))] == [""]
+    assert (snapshot(copied.target), rows(copied)) == (as_found, written)
+
+
+def test_finished_it_gives_the_old_table_up_and_says_that_it_cannot_be_undone(copied):
+    copied.playbook().phase("1").apply()
+    written, options = rows(copied), ("--target", "env:SHOP_URL", "--plan", copied.plan)
+    (shown,) = finishing.finish(copied.context(), apply=False)
+    assert shown.statements[-1].sql == "DROP TABLE public.entries_unpartitioned"
+    assert kind(copied, "entries_unpartitioned") == "r"
+    finished = playbook("finish", STEP, "--apply", *options)
+    assert finished.stdout == f"{STEP}: finished; it cannot be undone any more\n"
+    assert copied.execute("SELECT relname FROM pg_class WHERE relname ~ 'unpartitioned|changes|copying'") == []
+    assert copied.execute("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'changes'") == [(0,)]
+    assert states(copied.playbook().phase("1").apply()) == {STEP: "applied"}
+    (undone,) = undoing.undo(copied.context())
+    assert "the table that it was made from is gone; it stays partitioned" in undone.error
+    assert (kind(copied), rows(copied)) == ("p", written)
+    assert finishing.finish(copied.context(), apply=False) == []
