@@ -247,6 +247,25 @@ def killed(shop: Shop, place: Place, point: str, touch: str) -> None:
     assert shop.killed(step, point, position, direction, touch) == -9, (place, point)
 
 
+def killed_everywhere(shop: Shop, touch: str, take: Callable[[Target], Any]) -> tuple[int, list[Place]]:
+    """As `strike_everywhere`, by kill -9 of the client; `take` tells the state that has to come back each time."""
+    as_found = take(shop.target)
+    places = points_of(shop)
+    covered = 0
+    for place in places:
+        for point in ("before_intent", *POINTS, "after_done"):
+            for resumed in (True, False) if place[0] == "apply" else (False,):
+                if place[0] == "undo":
+                    resume(shop)
+                killed(shop, place, point, touch)
+                if resumed:
+                    resume(shop)
+                undo(shop)
+                assert take(shop.target) == as_found, (place, point, resumed)
+                covered += 1
+    return covered, places
+
+
 class Proxy:
     """Between client and server: it passes everything on, until the COMMIT of a transaction that held `marker`.
 

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests.fix_faults import (
-    POINTS,
     Proxy,
-    killed,
-    points_of,
+    killed_everywhere,
     reasons,
     resume,
     statuses,
@@ -79,20 +77,7 @@ def test_a_client_killed_at_every_statement(request, snapshot, database, touch, 
     shop = request.getfixturevalue(database)
     if database == "accounts":
         shop.execute("CREATE INDEX mine ON entries_2026 (account, at DESC)")
-    as_found = snapshot(shop.target)
-    places = points_of(shop)
-    covered = 0
-    for place in places:
-        for point in ("before_intent", *POINTS, "after_done"):
-            for resumed in (True, False) if place[0] == "apply" else (False,):
-                if place[0] == "undo":
-                    resume(shop)
-                killed(shop, place, point, touch)
-                if resumed:
-                    resume(shop)
-                undo(shop)
-                assert snapshot(shop.target) == as_found, (place, point, resumed)
-                covered += 1
+    covered, places = killed_everywhere(shop, touch, snapshot)
     print(f"client killed at {covered} points of {len(places)} statements")
     assert (covered, len(places)) == expected
 

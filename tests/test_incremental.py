@@ -94,6 +94,17 @@ def test_an_update_of_what_is_not_summed_appends_nothing(sales):
     assert deltas(sales) == 0
 
 
+def test_a_key_that_becomes_null_later_hides_no_other_group(sales):
+    applied(sales)
+    sales.execute("ALTER TABLE sales ALTER state DROP NOT NULL")
+    sales.execute(
+        "INSERT INTO sales VALUES (10000, NULL, '2026-04-01', NULL, 5), (10001, 'PAID', '2026-04-01', NULL, 5)"
+    )
+    for kept, plain in ((KEPT, PLAIN), (PLAIN, KEPT)):
+        assert sales.execute(f"SELECT * FROM (({kept}) EXCEPT ({plain})) AS each WHERE state IS NOT NULL") == []
+    assert sales.execute("SELECT count FROM daily_sales WHERE state IS NULL") == [(1,)]
+
+
 def test_only_the_columns_that_are_summed_are_noted_as_they_are(sales):
     """Whatever they are: text of another collation, JSON whose values cannot be told to be equal."""
     sales.execute('ALTER TABLE sales ADD note json, ALTER state TYPE varchar(9) COLLATE "C"')

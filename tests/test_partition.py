@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,7 +17,6 @@ from playbook.target.execute import LockPolicy
 
 STEP = "1/entries_partitioned"
 TOO_LONG = pytest.mark.exhaustive
-POINTS = ["before_intent", "after_intent", "before_done", "after_done"]
 QUICK = LockPolicy(limit_s=60, backoff_s=(0.05, 0.2))
 
 
@@ -53,14 +49,6 @@ def rows(shop, table="entries"):
 
 def kind(shop, table="entries"):
     return shop.execute(f"SELECT (SELECT relkind FROM pg_class WHERE oid = to_regclass('{table}'))")[0][0]
-
-
-def killed(shop, point, position):
-    """Applies in another process that dies at that point of that statement."""
-    script = Path(__file__).with_name("killed_apply.py")
-    command = [sys.executable, script, shop.plan, STEP, point, str(position)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
 
 
 def described(shop):
@@ -301,7 +289,7 @@ def test_undo_leaves_one_alone_that_others_have_changed(ledger):
 @pytest.mark.parametrize(("point", "position"), [("before_done", 6), pytest.param("after_done", 3, marks=TOO_LONG)])
 def test_killed_on_its_way_it_is_resumed_and_then_undone(ledger, snapshot, point, position):
     as_found, written = snapshot(ledger.target), rows(ledger)
-    killed(ledger, point, position)
+    assert ledger.killed(STEP, point, position) == -9
     assert rows(ledger) == written
     assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert rows(ledger) == written
@@ -310,7 +298,7 @@ def test_killed_on_its_way_it_is_resumed_and_then_undone(ledger, snapshot, point
 
 
 def test_what_others_change_after_a_run_was_killed_is_not_lost_by_resuming_it(ledger, snapshot):
-    killed(ledger, "after_done", 4)
+    assert ledger.killed(STEP, "after_done", 4) == -9
     ledger.execute("GRANT TRUNCATE ON entries TO ledger_auditor")
     applied = ledger.playbook().phase("1").apply()
     assert states(applied) == {STEP: "failed"}
@@ -319,23 +307,6 @@ def test_what_others_change_after_a_run_was_killed_is_not_lost_by_resuming_it(le
     assert kind(ledger, "entries_partitioned") is None
     assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert "GRANT TRUNCATE ON TABLE public.entries TO ledger_auditor" in described(ledger)
-
-
-@pytest.mark.exhaustive
-def test_killed_at_every_statement_and_resumed_and_undone(ledger, snapshot):
-    as_found, written = snapshot(ledger.target), rows(ledger)
-    covered, number = 0, len(statements(ledger))
-    for position in range(number):
-        for point in POINTS:
-            for resumed in (True, False):
-                killed(ledger, point, position)
-                if resumed:
-                    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}, (position, point)
-                assert {one.error for one in undoing.undo(ledger.context())} <= {""}, (position, point)
-                assert (snapshot(ledger.target), rows(ledger)) == (as_found, written), (position, point, resumed)
-                covered += 1
-    print(f"killed at {covered} points")
-    assert covered == 2 * len(POINTS) * number
 
 
 def test_a_reader_that_holds_the_table_is_waited_for(ledger):

@@ -9,8 +9,7 @@ import pytest
 from tests.fix_faults import (
     POINTS,
     Proxy,
-    killed,
-    points_of,
+    killed_everywhere,
     reasons,
     resume,
     statuses,
@@ -23,6 +22,7 @@ from playbook import undoing
 from playbook.errors import Busy
 from playbook.evidence.live import under_load
 from playbook.journal import StatementRecord
+from playbook.target.execute import LockPolicy
 
 STEP = "1/entries_partitioned"
 EXHAUSTIVE = pytest.mark.exhaustive
@@ -75,20 +75,7 @@ def test_every_statement_struck(own_ledger, own_server, state, kill):
 @pytest.mark.parametrize("database", ["ledger", "ledger15"])
 def test_a_client_killed_at_every_statement(request, state, database):
     shop = request.getfixturevalue(database)
-    as_found = state(shop.target)
-    places = points_of(shop)
-    covered = 0
-    for place in places:
-        for point in ("before_intent", *POINTS, "after_done"):
-            for resumed in (True, False) if place[0] == "apply" else (False,):
-                if place[0] == "undo":
-                    resume(shop)
-                killed(shop, place, point, TOUCH)
-                if resumed:
-                    resume(shop)
-                undo(shop)
-                assert state(shop.target) == as_found, (place, point, resumed)
-                covered += 1
+    covered, places = killed_everywhere(shop, TOUCH, state)
     print(f"client killed at {covered} points of {len(places)} statements")
     assert covered >= 100
 
@@ -270,3 +257,48 @@ def test_on_postgresql_15_writers_lose_nothing_while_it_is_converted_and_undone(
             assert statuses(getattr(shop.playbook().phase("1"), verb)()) == {STEP: status}
         assert (timeline.difference, timeline.failed) == (0, [])
     assert state(shop.target)[0] == as_found
+
+
+@EXHAUSTIVE
+def test_a_client_killed_at_every_statement_on_a_prisma_database(prisma, snapshot):
+    step, rows = "4.2/audit_logs_partitioned", 'SELECT * FROM "AuditTrail" ORDER BY id'
+    as_found, written = snapshot(prisma.admin), prisma.execute(rows)
+    number = len(prisma.playbook().phase("4.2").preview().steps[0][1])
+    for position in range(number):
+        for point in ("before_intent", "after_intent", "before_done", "after_done"):
+            for resumed in (True, False):
+                assert prisma.killed(step, point, position) == -9, (position, point)
+                if resumed:
+                    assert statuses(prisma.playbook().phase("4.2").apply()) == {step: "applied"}, (position, point)
+                undo(prisma)
+                assert (snapshot(prisma.admin), prisma.execute(rows)) == (as_found, written), (position, point, resumed)
+    print(f"client killed at {8 * number} points of {number} statements")
+
+
+@EXHAUSTIVE
+def test_an_undo_that_would_stop_writers_for_long_is_refused_loses_nothing_and_goes_on_without_them(ledger):
+    resume(ledger)
+    ledger.execute("INSERT INTO entries (note, at) SELECT 'late', timestamptz '2060-01-01' + n * interval '1 second' "
+                   "FROM generate_series(1, 200000) n")  # fmt: skip
+    stop = threading.Event()
+
+    def write():
+        with ledger.target.connect() as session:
+            while not stop.wait(0.005):
+                session.execute("INSERT INTO entries (note) VALUES ('meanwhile')")
+
+    context = ledger.context()
+    context.policy = LockPolicy(limit_s=1.0, backoff_s=(0.1, 0.2))
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        (refused,) = undoing.undo(context)
+    finally:
+        stop.set()
+        writing.join()
+    assert "since it blocked backend" in refused.error
+    assert kind(ledger) == "p"
+    before = ledger.execute("SELECT count(*), sum(hashtext(entries::text)) FROM entries")
+    undo(ledger)
+    assert kind(ledger) == "r"
+    assert ledger.execute("SELECT count(*), sum(hashtext(entries::text)) FROM entries") == before

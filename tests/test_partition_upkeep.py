@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.servers import DEBIAN_SHARE_15, required
 
 from playbook import maintaining, undoing
 from playbook.changes.cron_job import Cron
@@ -131,3 +132,31 @@ def test_a_brin_index_beside_the_btree_is_offered_with_both_sizes_and_made_where
     assert sizes["entries_history"] == 24 * 1024
     assert [one.error for one in undoing.undo(ledger.context())] == [""]
     assert snapshot(ledger.target) == as_found
+
+
+def test_pg_partman_is_not_told_unasked_and_takes_over_by_the_sql_that_is_shown(ledger15, snapshot):
+    if not (DEBIAN_SHARE_15 / "pg_partman.control").exists():
+        required("pg_partman", "apt-get install postgresql-15-partman")
+    shop = ledger15
+    as_found = snapshot(shop.target)
+    shop.execute("CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman")
+    ((_, state, _),) = shop.playbook().phase("1").apply().steps
+    assert state.status == "applied", state.reason
+    (told,) = [finding for finding in state.findings if "pg_partman" in finding.detail]
+    assert "is not told of the table" in told.detail
+    assert shop.execute("SELECT count(*) FROM partman.part_config") == [(0,)]
+
+    shop.execute(f"SET TimeZone = 'UTC'; {told.remedy.partition(': ')[2]}")
+    before = len(partitions(shop))
+    shop.execute("INSERT INTO entries (at) SELECT max(high) - interval '1 day' FROM (SELECT (regexp_match("
+                 "pg_get_expr(relpartbound, oid), 'TO \\(''(.*)''\\)'))[1]::timestamptz AS high FROM pg_class "
+                 "WHERE relispartition AND relname ~ '^entries_p') AS bounds")  # fmt: skip
+    shop.execute("SELECT partman.run_maintenance('public.entries')")
+    assert len(partitions(shop)) > before
+    assert shop.playbook().phase("1").check().steps[0][1].status == "applied"
+    (one,) = maintaining.maintain(shop.context())
+    assert (one.made, one.error) == ((), "")
+    assert [one.error for one in undoing.undo(shop.context())] == [""]
+    shop.execute("DROP EXTENSION pg_partman; DROP SCHEMA partman CASCADE")
+    shop.execute("DROP TABLE IF EXISTS partman_entries")
+    assert snapshot(shop.target) == as_found

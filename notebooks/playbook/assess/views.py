@@ -75,7 +75,7 @@ def _stale(session: Session, each: Kept) -> Iterator[Answer]:
         remedy = f"-- playbook refresh --list shows why\n{by_hand}"
         yield warn(f"{old}, since its last refresh, at {each.history[0].started_at}, failed", remedy)
     elif last.age_s > OVERDUE * every.seconds and not _unchanged(session, each):
-        remedy = f"-- who sees to it? playbook refresh --timers; this once, playbook refresh {each.step}, or by hand:"
+        remedy = f"-- who sees to it? playbook refresh --timers; this once, and on record: playbook refresh {each.step}"
         yield warn(f"{old} and is to be refreshed every {every}", f"{remedy}\n{by_hand}")
 
 

@@ -140,5 +140,8 @@ class Run:
 
 
 def runs(connection: psycopg.Connection[Any], job: str, most: int) -> list[Run]:
-    """The last runs of a job that have ended, the latest first; none where pg_cron is set to keep none."""
-    return [Run(*row) for row in connection.execute(_RUNS, [job, most]).fetchall()]
+    """The last runs of a job that have ended, the latest first; none where they are not kept or may not be read."""
+    try:
+        return [Run(*row) for row in connection.execute(_RUNS, [job, most]).fetchall()]
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
+        return []

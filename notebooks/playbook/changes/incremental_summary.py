@@ -188,13 +188,15 @@ class IncrementalSummary(Summary):
 
     def _untouched(self) -> str:
         """Whether nothing was noted of a group of the sums. Only keys that are never NULL can be looked up by hash."""
-        where = f" WHERE {self.taken.where}" if self.taken.where else ""
+        where = f" WHERE ({self.taken.where})" if self.taken.where else ""
         if any(key.nullable for key in self.taken.keys):
             keys = ", ".join(f"{key.sql} AS {quote(key.name)}" for key in self.taken.keys)
             noted = f"SELECT {keys} FROM {self._deltas} AS {self.taken.alias}{where}"
             return f"NOT EXISTS (SELECT FROM ({noted}) AS d WHERE {self._match('s', 'd')})"
-        keys = ", ".join(key.sql for key in self.taken.keys)
-        known = names(self.taken.keys, "s.")
+        # A key that is NULL all the same, since its column may be by now, must not make the answer unknown for all.
+        keys, known = ", ".join(key.sql for key in self.taken.keys), names(self.taken.keys, "s.")
+        given = " AND ".join(f"({key.sql}) IS NOT NULL" for key in self.taken.keys)
+        where = f"{where} AND {given}" if where else f" WHERE {given}"
         return f"({known}) NOT IN (SELECT {keys} FROM {self._deltas} AS {self.taken.alias}{where})"
 
     def _shown(self, side: str, components: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from playbook.changes.partitioning import (
     attributes,
     brin,
     obstacles,
+    partman,
     recreate,
     routes,
     scheduled,
@@ -112,6 +113,7 @@ class Partition(Change):
         self._found: Attributes | None = None
         self._cron: Cron | None = None
         self.job: Job | None = None
+        self.by_partman = False
 
     def ask(self, connection: psycopg.Connection[Any]) -> None:
         """Reads everything that hangs on the table, and what depends on it."""
@@ -120,6 +122,7 @@ class Partition(Change):
             raise NotFound(f"{self.table.qualified} is gone since the catalog was read")
         if self._found.kind == "r":
             self._chosen = self._planned(connection, self._found)
+        self.by_partman = bool(partman.managed(connection, self.table.schema, self.table.name))
         self._cron = Cron.ask(connection)
         if self._cron.usable:
             self.job = self._scheduled(connection, self._cron, self._found)
@@ -186,7 +189,8 @@ class Partition(Change):
         """By what the table is now."""
         if self._chosen is None:
             if self._found and self._found.partition_key == self._wanted_key:
-                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already")
+                by = ", and pg_partman makes its partitions" if self.by_partman else ""
+                return Stands("exists", f"{self.table.qualified} is partitioned by {self._wanted_key} already{by}")
             return Stands("other", f"{self.table.qualified} is partitioned by {self.table.partition_key} already")
         if self._left_over():
             return Stands("unfinished", f"{self.table.qualified} bears the traces of a conversion")
@@ -229,8 +233,16 @@ class Partition(Change):
             *preflight.replication_lag(connection),
             *preflight.disk(self._expected_bytes()),
             *brin.sizes(self.table, self.key, chosen=self._chosen.brin is not None),
+            *self._partman(connection),
             *(self._cron.findings("`playbook maintain`, run once a day, does it") if self._cron else ()),
         ]
+
+    def _partman(self, connection: psycopg.Connection[Any]) -> list[Finding]:
+        """How pg_partman could take over the partitions from the cutoff on."""
+        if not isinstance(self._conversion, Attach):
+            return []
+        table, cutoff = self._conversion.table, self._conversion.cutoff
+        return partman.findings(connection, table.schema, table.name, self.key, cutoff, self.spec.ahead)
 
     def _period(self) -> list[Finding]:
         wanted = self.spec.cutoff

@@ -259,7 +259,8 @@ class Attach(Conversion):
         ]
         return Statement(
             script(commands),
-            "the swap back: rows written past the cutoff go into the old table, which has its name again",
+            "the swap back: rows written past the cutoff go into the old table, which has its name again; beside "
+            "writers only as many as take 40 ms, so stop them where there are more",
             EXCLUSIVE,
             " and ".join(dict.fromkeys([self.name, *self._others_locked()])),
             unless=is_kind(self.name, "r"),
