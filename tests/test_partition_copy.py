@@ -11,11 +11,9 @@ import pytest
 from tests.fix_faults import strike_everywhere
 from tests.test_cli import playbook
 from tests.test_partition import (
-    POINTS,
     STEP,
     change_plan,
     described,
-    killed,
     kind,
     loaded,
     reason,
@@ -34,6 +32,7 @@ from playbook.settings import DEFAULT_PLAN
 from playbook.target import repeating
 
 TOO_LONG = pytest.mark.exhaustive
+POINTS = ["before_intent", "after_intent", "before_done", "after_done"]
 
 
 COPY_PLAN = "every: month\n        route: copy"
@@ -44,6 +43,11 @@ def copied(ledger):
     """The ledger with a plan that says `route: copy`."""
     change_plan(ledger, "every: month", COPY_PLAN)
     return ledger
+
+
+def killed(shop, point, position):
+    """Applies in another process that dies at that point of that statement."""
+    assert shop.killed(STEP, point, position) == -9
 
 
 def undone(shop):
