@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.servers import DEBIAN_SHARE_15, required
@@ -160,3 +163,25 @@ def test_pg_partman_is_not_told_unasked_and_takes_over_by_the_sql_that_is_shown(
     shop.execute("DROP EXTENSION pg_partman; DROP SCHEMA partman CASCADE")
     shop.execute("DROP TABLE IF EXISTS partman_entries")
     assert snapshot(shop.target) == as_found
+
+
+def test_the_command_says_what_it_would_do_and_does_it(ledger):
+    """As cron would call it: a process of its own, plain lines, an exit code."""
+    ((_, state, _),) = ledger.playbook().phase("1").apply().steps
+    assert state.status == "applied"
+    command = [
+        Path(sys.executable).with_name("playbook"),
+        "maintain",
+        "--target",
+        "env:SHOP_URL",
+        "--plan",
+        ledger.plan,
+    ]
+    before = partitions(ledger)
+    change_plan(ledger, "every: month", "every: month\n        ahead: 6\n        retention: 1 year")
+    for option, wanted in (("--dry-run", "to make: a partition for"), ("--export=old", "a partition for")):
+        done = subprocess.run([*command, option], capture_output=True, text=True, check=True, cwd=ledger.folder)
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith(f"{STEP}: {wanted}"), lines
+        assert lines[1].startswith(f"{STEP}: public.entries_history is left alone"), lines
+    assert set(partitions(ledger)) > set(before)

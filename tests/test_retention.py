@@ -184,8 +184,10 @@ def test_killed_anywhere_it_goes_on_and_drops_nothing_that_it_did_not_record(kep
         with pytest.raises(Killed):
             [maintain(shop, now) for now in (JUNE, AFTER_GRACE)]
     _, apart = stand(shop)
+    names = {"entries_2050_01", "entries_2050_02"}
     assert apart <= {name.removeprefix("public.") for name in record(shop)}
     assert shop.execute("SELECT count(*) FROM entries WHERE at >= '2050-03-01'") == [(6,)]
+    assert set(maintain(shop, AFTER_GRACE, dry_run=True)) <= {*names, "entries_history"}
     maintain(shop, AFTER_GRACE)
     maintain(shop, datetime(2050, 6, 30, tzinfo=UTC))
     assert stand(shop)[1] == set()

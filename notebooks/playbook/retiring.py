@@ -49,7 +49,12 @@ class Retention:
     def planned(self) -> list[Retired]:
         """What `carry_out` would do now; changes nothing."""
         found = []
+        attached = {part.oid for part in self._parts().ranges}
         for one in self._detached():
+            if one.state == "detaching":
+                if one.oid not in attached:
+                    found.append(Retired(one.relation, "was detached by a run that was interrupted; its grace begins"))
+                continue
             due = self._due_on(one)
             said = f"would be dropped ({one.rows:,} rows)" if due <= self._now.date() else f"is detached until {due}"
             found.append(Retired(one.relation, said))
