@@ -105,11 +105,13 @@ def execute(
     of a guarded statement; what it raises is raised.
 
     A brief statement whose lock stops writers commits without waiting for the disk, which would be most of the time
-    that it holds the lock. The write-ahead log is written in order, so a server that crashes before the disk has it
-    loses the end of the log: the statement together with its done row, and whatever was committed after them. The
-    intent stays, committed durably before, and the next run finds the statement not done, as after any other crash.
-    The journal's next row (the next intent, or the closing of the step) waits for the disk, the lock long gone; before
-    anything is told that does not commit with the statement, as a journal in a file is, the log is waited for here.
+    that it holds the lock. (Where it removes the file of a table or index, as the swap of a primary key does, the
+    server waits all the same; the intent, committed just before, has then left little to be written.) The write-ahead
+    log is written in order, so a server that crashes before the disk has it loses the end of the log: the statement
+    together with its done row, and whatever was committed after them. The intent stays, committed durably before, and
+    the next run finds the statement not done, as after any other crash. The journal's next row (the next intent, or
+    the closing of the step) waits for the disk, the lock long gone; before anything is told that does not commit with
+    the statement, as a journal in a file is, the log is waited for here.
 
     Raises:
         LockNotGranted: the lock was not to be had within the policy's limit; nothing was changed.
