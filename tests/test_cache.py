@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from decimal import Decimal
 
 import pytest
@@ -463,13 +465,99 @@ def test_the_decorator_keeps_by_arguments_however_they_are_given(make):
 
 
 def test_the_decorator_refuses_what_it_cannot_keep(make):
-    async def later():
-        pass
+    def rows():
+        yield 1
 
-    with pytest.raises(TypeError, match=r"asyncio.to_thread"):
-        cached(make(), "later", tables=TABLES)(later)
+    with pytest.raises(TypeError, match="is a generator"):
+        cached(make(), "rows", tables=TABLES)(rows)
     with pytest.raises(TypeError, match="no argument session"):
         cached(make(), "now", tables=TABLES, ignore=["session"])(lambda number: number)
+
+
+class TestCoroutines:
+    def test_one_of_many_loads_and_the_event_loop_never_waits(self, make):
+        cache, loads, gate = make(), [], asyncio.Event()
+        tenant = ContextVar("tenant", default="")
+
+        @cached(cache, "slow", tables=TABLES)
+        async def slow(number):
+            loads.append(tenant.get())
+            await gate.wait()
+            return [number]
+
+        async def main():
+            tenant.set("mine")
+            crowd = [asyncio.ensure_future(slow(7)) for _ in range(100)]
+            while not loads:
+                await asyncio.sleep(0)  # that this goes on while all wait for the load is what is tested
+            crowd.pop().cancel()
+            gate.set()
+            assert await asyncio.gather(*crowd) == [[7]] * 99
+            assert await slow(7) == [7]
+            await cache.abump("proposals")
+            assert await slow(7) == [7]
+
+        asyncio.run(main())
+        assert asyncio.iscoroutinefunction(slow)
+        assert loads == ["mine", "mine"]
+
+    def test_coroutines_and_threads_share_a_load(self, make):
+        cache, load = make(), Loader("from a thread", takes_s=0.2)
+
+        async def never():
+            raise AssertionError("the thread loads it")
+
+        async def main():
+            thread = asyncio.ensure_future(asyncio.to_thread(ask, cache, load))
+            while not load.calls:
+                await asyncio.sleep(0.001)
+            found = await cache.aget_or_load("proposals", None, never, tables=TABLES)
+            return found, await thread
+
+        assert asyncio.run(main()) == ("from a thread", "from a thread")
+
+    @pytest.mark.parametrize("error", [LookupError("none"), TimeoutError("slow")])
+    def test_errors_are_raised_and_not_kept(self, make, stored, error):
+        async def fail():
+            raise error
+
+        async def main():
+            await make().aget_or_load("proposals", None, fail, tables=TABLES)
+
+        with pytest.raises(type(error), match=str(error)):
+            asyncio.run(main())
+        assert stored.entries() == []
+
+    def test_a_loop_that_ends_leaves_nobody_waiting(self, make):
+        cache = make()
+
+        async def hang():
+            await asyncio.Event().wait()
+
+        async def main():
+            asking = asyncio.ensure_future(cache.aget_or_load("proposals", None, hang, tables=TABLES))
+            while not cache._flights._under_way:
+                await asyncio.sleep(0.001)
+            asking.cancel()
+
+        asyncio.run(main())
+        cache.close()  # waits for the threads
+        assert ask(make(), Loader("later")) == "later"
+
+
+@pytest.mark.parametrize("size", [100, 30_000, 40_000, 500_000])
+def test_values_of_any_size_are_kept_and_let_go_by_a_write(make, stored, size):
+    one, other = make(), make()
+    for value in ("a" * size, "b" * size):
+        load = Loader([value, Decimal("1.50")])
+        assert [ask(cache, load) for cache in (one, other, one, other)] == [load.value] * 4
+        assert load.calls == 1
+        one.bump("customers")
+    assert (one.counts.hits + other.counts.hits, one.counts.errors) == (6, 0)
+    for content in (b"", b"x" * 60_000, b"x" * 3_000_000):
+        for key in stored.entries():
+            stored.set(key, content, px=60_000)
+        assert [ask(one, load), ask(other, load)] == [load.value] * 2
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 101, "a:b", "a*"])

@@ -6,6 +6,8 @@ import os
 import sys
 import sysconfig
 import threading
+from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import CodeType, FrameType
 
@@ -22,8 +24,13 @@ Stack = tuple[int, ...]
 # By the id of a code object, which is kept so that the id stays its own: hashing code reads all of it, each time.
 _ranks: dict[int, tuple[int, CodeType]] = {}
 _numbers: dict[tuple[int, int], int] = {}
+_instructions: dict[tuple[int, int], int] = {}
 _places: list[tuple[CodeType, int]] = []
 _numbering = threading.Lock()
+_seen: dict[Hashable, tuple[int, int, int]] = {}
+"""Of statements, how many frames up the application's own code is, which code that is, and which is called by it."""
+_SEEN = 4096
+_NOWHERE = 0, 0, 0
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,31 @@ class CallSite:
         return f"{_near(self.file)}:{self.line} in {self.function}"
 
 
-def site() -> int:
-    """The place of the innermost frame of the application's own code, or 0; see `stack`."""
+def site(like: Hashable) -> int:
+    """The place of the innermost frame of the application's own code, or 0; see `stack`.
+
+    Each frame that is looked at has to be made, so this looks first where it found a statement `like` this one: at the
+    same depth, in the same code, below the same library's.
+    """
+    depth, code, below = _seen.get(like, _NOWHERE)
+    if depth:
+        with suppress(ValueError):  # the stack is not as deep
+            frame = sys._getframe(depth)
+            if id(frame.f_code) == code and id(sys._getframe(depth - 1).f_code) == below:
+                return _place(frame)
+    return _search(like)
+
+
+def _search(like: Hashable) -> int:
     frame: FrameType | None = sys._getframe(2)
+    depth, below = 1, 0
     while frame is not None:
-        code = frame.f_code
-        rank, _ = _ranks.get(id(code)) or _remember(frame)
-        if rank == _OWN:
-            return _numbers.get((id(code), frame.f_lineno)) or _number(code, frame.f_lineno)
-        frame = frame.f_back
+        code = id(frame.f_code)
+        if (_ranks.get(code) or _remember(frame))[0] == _OWN:
+            if len(_seen) < _SEEN:
+                _seen[like] = depth, code, below
+            return _place(frame)
+        frame, depth, below = frame.f_back, depth + 1, code
     return 0
 
 
@@ -64,7 +87,7 @@ def stack() -> Stack:
             code = frame.f_code
             rank, _ = _ranks.get(id(code)) or _remember(frame)
             if rank != _LIBRARY:
-                place = _numbers.get((id(code), frame.f_lineno)) or _number(code, frame.f_lineno)
+                place = _place(frame)
                 frames = own if rank == _OWN else packages
                 if place not in frames:
                     frames.append(place)
@@ -83,10 +106,18 @@ def _remember(frame: FrameType) -> tuple[int, CodeType]:
     return known
 
 
-def _number(code: CodeType, line: int) -> int:
+def _place(frame: FrameType) -> int:
+    """The number of the line that a frame is at; of the instruction, since a line has to be looked up."""
+    code, at = frame.f_code, frame.f_lasti
+    return _instructions.get((id(code), at)) or _number(code, at, frame.f_lineno)
+
+
+def _number(code: CodeType, at: int, line: int) -> int:
     with _numbering:
-        _places.append((code, line))
-        number = _numbers[id(code), line] = len(_places)
+        if (number := _numbers.get((id(code), line))) is None:
+            _places.append((code, line))
+            number = _numbers[id(code), line] = len(_places)
+        _instructions[id(code), at] = number
     return number
 
 

@@ -23,7 +23,6 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Engine, event
-from sqlalchemy.orm import ORMExecuteState, Session
 
 from playbook.service import callsites
 from playbook.service.callsites import CallSite, Stack
@@ -101,11 +100,10 @@ class _Group:
 
 
 class _Load(NamedTuple):
-    """What the ORM is about to load: a mapper and its relationship, or a mapper alone. The next SELECT does it."""
+    """What the ORM loads with a statement: a mapper and its relationship, or a mapper alone."""
 
     kind: Kind
     subject: Any
-    site: int = 0
 
 
 @dataclass
@@ -145,11 +143,12 @@ class Found:
         # A walk through the whole stack takes its time. Once a group fails, a statement of the same kind from the same
         # line is one of it, whoever called that line: so hundreds of statements cost little more than the first.
         kind_of = load or fingerprint(sql)
-        near = (kind_of, load.site if load else callsites.site())
+        near = (kind_of, callsites.site(kind_of))
         group = self._settled.get(near) or self._grouped(kind_of, load, sql, seconds)
         group.sent.add(sql, parameters)
         group.seconds += seconds
-        group.rows += max(rows, 0)
+        if rows > 0:
+            group.rows += rows
         if group.sent.count == FAILS and near[1]:
             self._settled[near] = group
 
@@ -165,7 +164,6 @@ class Found:
 
 
 _found: ContextVar[Found | None] = ContextVar("n_plus_one_found", default=None)
-_load: ContextVar[_Load | None] = ContextVar("n_plus_one_load", default=None)
 
 
 @contextmanager
@@ -216,30 +214,8 @@ def _log(request: str, found: Found) -> None:
 @cache
 def _listen() -> None:
     """Once for the process; outside a block each event costs the look at one variable."""
-    event.listen(Session, "do_orm_execute", _before_orm)
     event.listen(Engine, "before_cursor_execute", _before_statement)
     event.listen(Engine, "after_cursor_execute", _after_statement)
-
-
-def _before_orm(state: ORMExecuteState) -> None:
-    if _found.get() is None:
-        return
-    load = None
-    if state.is_relationship_load:
-        # Without a parent it is an eager load in a statement of its own (selectinload), which may come in portions.
-        # The path ends in the parent's mapper and the relationship, however the parent itself was loaded.
-        load = _EAGER if state.lazy_loaded_from is None else _lazy(state)
-    elif state.is_column_load:
-        load = _Load("column load", state.bind_mapper, callsites.site())
-    _load.set(load)
-
-
-def _lazy(state: ORMExecuteState) -> _Load:
-    # Here the application is nearer on the stack than where the statement is sent.
-    return _Load("lazy load", state.loader_strategy_path.path[-2:], callsites.site())
-
-
-_EAGER = _Load("lazy load", None)
 
 
 def _before_statement(conn: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
@@ -254,12 +230,34 @@ def _after_statement(conn: Any, cursor: Any, sql: str, parameters: Any, context:
     seconds = time.perf_counter() - context._n_plus_one_sent_at
     found.statements += 1
     if many or context.isinsert or context.isupdate or context.isdelete:
-        return  # a flush may come between a load and its statement
-    load = _load.get()
-    _load.set(None)
+        return
+    load = _loaded_by(context)
     if load is _EAGER or (load is None and not reads_rows(sql)):
         return
     found._add(load, sql, parameters, seconds, cursor.rowcount)
+
+
+def _loaded_by(context: Any) -> _Load | None:
+    """Why the ORM sends a statement; None when the application asked for it.
+
+    It stands in what the ORM hands on with it. The event `do_orm_execute` tells the same by public names, but
+    has SQLAlchemy prepare each statement twice, which costs a lazy load as much again as all that is done here.
+    """
+    asked = getattr(context.invoked_statement, "_compile_options", None)
+    path = getattr(asked, "_current_path", None)
+    if path is None:
+        return None
+    if not path.is_root:
+        # Without a parent it is an eager load in a statement of its own (selectinload), which may come in portions.
+        # The path ends in the parent's mapper and the relationship, however the parent itself was loaded.
+        lazy = context.execution_options["_sa_orm_load_options"]._lazy_loaded_from is not None
+        return _Load("lazy load", path.path[-2:]) if lazy else _EAGER
+    if asked._for_refresh_state:
+        return _Load("column load", context.execution_options["_sa_orm_load_options"]._refresh_state.mapper)
+    return None
+
+
+_EAGER = _Load("lazy load", None)
 
 
 def _told(load: _Load | None, sql: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,10 +17,11 @@ from playbook.service.cache.breaker import Breaker
 from playbook.service.cache.codec import Unreadable
 from playbook.service.cache.connections import Connections
 from playbook.service.cache.counts import Counts
+from playbook.service.cache.crowd import Crowd, in_loop
 from playbook.service.cache.entry import OVERHEAD_BYTES, Entry, Unkept
 from playbook.service.cache.flights import Flights
 from playbook.service.cache.keys import ALL, Keys
-from playbook.service.cache.scripts import ENTRY, FILL, TAIL_BYTES, TAKEN, read_script
+from playbook.service.cache.scripts import ENTRY, FILL, LARGE, TAIL_BYTES, TAKEN, read_script
 from playbook.service.cache.server import Server, Unavailable
 from playbook.service.cache.tags import NotCacheable
 
@@ -35,12 +36,21 @@ _AGAIN = object()
 _log = logging.getLogger(__name__)
 
 
-class _Wanted(NamedTuple):
-    """One question: the parts of its key before and after the versions, these versions' keys, how its answer is had."""
+class _Asked:
+    """What the questions of one prefix have in common: the start of their keys, the keys of the versions; and how the
+    versions were when a large answer was found, with which the next one is asked for.
+    """
 
-    head: bytes
+    def __init__(self, head: bytes, versions: list[bytes]) -> None:
+        self.head, self.versions = head, versions
+        self.last = b""
+
+
+class _Wanted(NamedTuple):
+    """One question: what it has in common with others, the end of its key, how its answer is had."""
+
+    asked: _Asked
     tail: bytes
-    versions: list[bytes]
     ttl_s: float
     load: Callable[[], Any]
 
@@ -56,6 +66,13 @@ class _Found(NamedTuple):
     left_ms: int
     key: bytes = b""
     token: bytes = b""
+
+
+def _found(stored: bytes, left_ms: int) -> _Found:
+    entry = Entry.from_bytes(stored)
+    if left_ms < 0:
+        raise Unreadable("an entry without an end is not ours")
+    return _Found(entry, entry.value, left_ms)
 
 
 class Cache:
@@ -102,8 +119,9 @@ class Cache:
         self._loaders, self._loader_wait_s = threading.BoundedSemaphore(loaders), loader_wait_s
         self._flights = Flights()
         self._background = Background()
+        self._crowd = Crowd(connections)
         self._read_script = read_script(max_bytes + OVERHEAD_BYTES, round(1000 * load_limit_s))
-        self._asked: dict[tuple[str, tuple[str, ...]], tuple[bytes, list[bytes]]] = {}
+        self._asked: dict[tuple[str, tuple[str, ...]], _Asked] = {}
         self._server = Server(
             Connections(url, connections, timeout_s),
             counts=self.counts,
@@ -123,14 +141,33 @@ class Cache:
             NotCacheable: a filter is of a type that has no canonical form.
             Overloaded: the cache server is down, and as many loads as allowed run already.
         """
-        head, versions = self._parts(prefix, tuple(tables))
-        wanted = _Wanted(head, self._keys.tail(filters), versions, ttl_s or self._ttl_s, load)
+        wanted = _Wanted(self._common(prefix, tuple(tables)), self._keys.tail(filters), ttl_s or self._ttl_s, load)
         try:
             while (answer := self._answer(wanted)) is _AGAIN:
                 pass
             return answer
         except Unavailable:
             return self._beside(wanted)
+
+    async def aget_or_load(
+        self,
+        prefix: str,
+        filters: Any,
+        load: Callable[[], Awaitable[R]],
+        *,
+        tables: Iterable[str],
+        ttl_s: float | None = None,
+    ) -> R:
+        """As `get_or_load`, for coroutines: `load` is awaited in the event loop that runs now, which never waits.
+
+        Threads and coroutines share each other's loads. A caller that is cancelled leaves the load to the others.
+        """
+        there = in_loop(load)
+        return await self._crowd.run(lambda: self.get_or_load(prefix, filters, there, tables=tables, ttl_s=ttl_s))
+
+    async def abump(self, *tables: str) -> bool:
+        """As `bump`, for coroutines."""
+        return await self._crowd.run(lambda: self.bump(*tables))
 
     def bump(self, *tables: str) -> bool:
         """Let go all that was read from `tables`; with none given, all of this namespace.
@@ -143,15 +180,16 @@ class Cache:
     def close(self) -> None:
         """Waits for the loads in the background and closes the connections."""
         self._background.close()
+        self._crowd.close()
         self._server.close()
 
-    def _parts(self, prefix: str, tables: tuple[str, ...]) -> tuple[bytes, list[bytes]]:
-        """The start of the keys of `prefix`, and the keys of the versions; the same few at every call."""
-        if (parts := self._asked.get((prefix, tables))) is None:
-            parts = self._keys.head(prefix), self._keys.versions(tables)
+    def _common(self, prefix: str, tables: tuple[str, ...]) -> _Asked:
+        """The same few at every call, unless the tables are named very finely."""
+        if (asked := self._asked.get((prefix, tables))) is None:
+            asked = _Asked(self._keys.head(prefix), self._keys.versions(tables))
             if len(self._asked) < _PREFIXES:
-                self._asked[prefix, tables] = parts
-        return parts
+                self._asked[prefix, tables] = asked
+        return asked
 
     def _answer(self, wanted: _Wanted) -> Any:
         found = self._read(wanted)
@@ -165,22 +203,39 @@ class Cache:
         return self._follow(flight, self._load_limit_s)
 
     def _read(self, wanted: _Wanted, *, anew: bool = False) -> _Found:
-        token = self._server.fresh().encode()
-        mode = b"anew" if anew else b""
-        answer = self._server.run(self._read_script, wanted.versions, wanted.head, wanted.tail, token, mode)
-        mark, left_ms = answer[-TAIL_BYTES : 1 - TAIL_BYTES], int(answer[1 - TAIL_BYTES :])
-        answer = answer[:-TAIL_BYTES]
-        if mark != ENTRY:
-            return _Found(None, None, 0, answer, token if mark == TAKEN else b"")
+        asked = wanted.asked
         try:
-            entry = Entry.from_bytes(answer)
-            if left_ms < 0:
-                raise Unreadable("an entry without an end is not ours")
-            return _Found(entry, entry.value, left_ms)
+            if asked.last and not anew and (found := self._fetch(wanted, asked.last)):
+                return found
+            token = self._server.fresh().encode()
+            mode = b"anew" if anew else b""
+            answer = self._server.run(self._read_script, asked.versions, asked.head, wanted.tail, token, mode)
+            mark, left_ms = answer[-TAIL_BYTES : 1 - TAIL_BYTES], int(answer[1 - TAIL_BYTES :])
+            answer = answer[:-TAIL_BYTES]
+            if mark == ENTRY:
+                return _found(answer, left_ms)
+            if mark != LARGE:
+                return _Found(None, None, 0, answer, token if mark == TAKEN else b"")
+            asked.last = answer[len(asked.head) : -len(wanted.tail)]
         except Unreadable as why:
             self.counts.add(rejected=1)
-            _log.debug("unreadable entry of %s: %s", wanted.head, why)
+            _log.debug("unreadable entry of %s: %s", asked.head, why)
             return self._read(wanted, anew=True)
+        return self._read(wanted)
+
+    def _fetch(self, wanted: _Wanted, last: bytes) -> _Found | None:
+        """The entry by the versions that were valid last; None where they are no more, or nothing stands there.
+
+        Raises:
+            Unreadable: what stands there is no entry.
+        """
+        key = wanted.asked.head + last + wanted.tail
+        limit = self._max_bytes + OVERHEAD_BYTES + 1
+        versions, stands, left_ms = self._server.fetch(wanted.asked.versions, key, limit)
+        if not stands or None in versions or b".".join(versions) != last:
+            wanted.asked.last = b""
+            return None
+        return _found(stands, left_ms)
 
     def _hit(self, wanted: _Wanted, found: _Found, entry: Entry) -> Any:
         fresh_s = (found.left_ms - entry.stale_ms) / 1000
@@ -202,7 +257,7 @@ class Cache:
                 self._load(wanted, found.key, found.token, Future(), counted=False)
                 self.counts.add(refreshes=1)
 
-        self._background.begin(wanted.head + wanted.tail, refresh)
+        self._background.begin(wanted.asked.head + wanted.tail, refresh)
 
     def _load(
         self, wanted: _Wanted, key: bytes, token: bytes, flight: Future[Entry | Unkept | None], *, counted: bool = True
@@ -286,7 +341,7 @@ class Cache:
             entry = Entry.of(value, load_s, self._stale_ms)
         except NotCacheable as why:
             self.counts.add(uncacheable=1)
-            _log.warning("a result of %s is not kept: %s", wanted.head, why)
+            _log.warning("a result of %s is not kept: %s", wanted.asked.head, why)
             return Unkept(value, load_s)
         if len(entry.payload) > self._max_bytes:
             self.counts.add(oversized=1)
@@ -302,4 +357,4 @@ class Cache:
         try:
             self._server.run(FILL, [key], token, entry.to_bytes() if entry else b"", b"%d" % left_ms)
         except Unavailable:
-            _log.debug("a result of %s is not kept: the cache server is down", wanted.head)
+            _log.debug("a result of %s is not kept: the cache server is down", wanted.asked.head)

@@ -41,23 +41,23 @@ def encode(value: Any) -> tuple[bytes, bytes]:
         raise NotCacheable(_why(error)) from None
 
 
-def decode(codec: bytes, payload: bytes) -> Any:
+def decode(codec: bytes, payload: bytes | memoryview) -> Any:
     """What `encode` made the payload of.
 
     Raises:
         Unreadable: it made none such.
     """
     if codec == BYTES:
-        return payload
+        return bytes(payload)
     try:
         if codec == PLAIN:
             return orjson.loads(payload)
         if codec == SHAPED:
             (size,) = _SHAPE.unpack_from(payload)
             end = _SHAPE.size + size
-            return restorer(payload[_SHAPE.size : end])(orjson.loads(payload[end:]))
+            return restorer(bytes(payload[_SHAPE.size : end]))(orjson.loads(payload[end:]))
         if codec == TAGGED:
-            return json.loads(payload, object_hook=_untagged)
+            return json.loads(bytes(payload), object_hook=_untagged)
     # What hostile content can raise in the readers is many things; whatever it is, the entry is not believed.
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from None

@@ -16,7 +16,9 @@ if ARGV[4] == '' then
   local size = redis.pcall('STRLEN', key)
   if type(size) == 'table' then
     redis.call('DEL', key)
-  elseif size > 0 and size <= MAX_BYTES then
+  elseif size > LARGE and size <= MAX_BYTES then
+    return key .. '>000000000000'
+  elseif size > 0 and size <= LARGE then
     return redis.call('GET', key) .. string.format('+%012d', redis.call('PTTL', key))
   end
 end
@@ -25,8 +27,10 @@ return key .. '?000000000000'
 """
 TAIL_BYTES = 13
 """What READ answers ends in a mark and twelve digits."""
-ENTRY, TAKEN, ABSENT = b"+", b"!", b"?"
-"""The marks: an entry, with the milliseconds it has left · its key: the caller is to load it · another is."""
+ENTRY, TAKEN, ABSENT, LARGE = b"+", b"!", b"?", b">"
+"""The marks: an entry, with the milliseconds it has left · its key: the caller is to load it · another is · it stands
+there, and is so large that it is better fetched without a script, which copies it twice."""
+LARGE_BYTES = 2**15
 
 
 def read_script(max_bytes: int, load_ms: int) -> bytes:
@@ -40,6 +44,7 @@ def read_script(max_bytes: int, load_ms: int) -> bytes:
     is none; `load_ms` is for how long a caller holds the load.
     """
     script = _READ.replace("MAX_BYTES", str(max_bytes)).replace("LOAD_MS", str(load_ms))
+    script = script.replace("LARGE", str(min(LARGE_BYTES, max_bytes)))
     return script.replace("VERSION_MS", str(_VERSION_MS)).encode()
 
 

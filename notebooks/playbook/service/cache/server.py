@@ -71,12 +71,25 @@ class Server:
         except NoScriptError:
             return self._exchange(packed(b"EVAL", script, b"%d" % len(keys), *keys, *arguments))
 
+    def fetch(self, versions: Sequence[bytes], key: bytes, limit: int) -> tuple[list[bytes | None], bytes, int]:
+        """The versions; what stands at `key`, `limit` bytes of it at most; and the milliseconds it has left.
+
+        What stands there is read after the versions, so that it is no older than these. It is empty where nothing does,
+        or something of another type.
+
+        Raises:
+            Unavailable: no answer came.
+        """
+        commands = packed(b"MGET", *versions), packed(b"GETRANGE", key, b"0", b"%d" % (limit - 1)), packed(b"PTTL", key)
+        found, stands, left_ms = self._exchange(b"".join(commands), len(commands))
+        return found, stands if isinstance(stands, bytes) else b"", left_ms
+
     def close(self) -> None:
         """Close every connection that is not in use."""
         self._connections.close_idle()
 
-    def _exchange(self, command: bytes | None) -> Any:
-        """The answer to `command`, after what is owed; None is for paying only.
+    def _exchange(self, command: bytes | None, answers: int = 1) -> Any:
+        """The answer to `command`, after what is owed; None is for paying only. Of several, all answers or errors.
 
         Raises:
             Unavailable: no answer came, or it was an error.
@@ -90,7 +103,7 @@ class Server:
             self._counts.add(exhausted=1)
             raise Unavailable from None
         try:
-            answer = self._ask(connection, command)
+            answer = self._ask(connection, command, answers)
         except NoScriptError:
             self._breaker.succeeded()
             raise
@@ -107,19 +120,19 @@ class Server:
         self._breaker.succeeded()
         return answer
 
-    def _ask(self, connection: Any, command: bytes | None) -> Any:
+    def _ask(self, connection: Any, command: bytes | None, answers: int) -> Any:
         seen = getattr(connection, "seen", None)  # how many outages there had been when it was connected
         connection.seen = None
         try:
             try:
-                answer = self._talk(connection, command)
+                answer = self._talk(connection, command, answers)
             except Disconnected:
                 if seen is None:
                     raise
                 # It had stood: the server ended it, or was ended itself. A new socket tells whether one is there.
                 self._note_outage(seen)
                 seen = None
-                answer = self._talk(connection, command)
+                answer = self._talk(connection, command, answers)
         except ResponseError:
             connection.seen = self._outages if seen is None else seen
             raise
@@ -129,13 +142,15 @@ class Server:
         connection.seen = self._outages if seen is None else seen
         return answer
 
-    def _talk(self, connection: Any, command: bytes | None) -> Any:
+    def _talk(self, connection: Any, command: bytes | None, answers: int) -> Any:
         if self._owed:
             self._pay(connection)
         if command is None:
             return None
         connection.send_packed_command((command,), check_health=False)
-        return connection.read_response()
+        if answers == 1:
+            return connection.read_response()
+        return [_answer_or_error(connection) for _ in range(answers)]
 
     def _pay(self, connection: Any) -> None:
         with self._owing:
@@ -156,6 +171,14 @@ class Server:
             self._outages += 1
             self._owed.add(ALL)
         self._connections.close_idle()
+
+
+def _answer_or_error(connection: Any) -> Any:
+    """One of several answers: those that come after an error have to be read too."""
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def packed(*parts: bytes) -> bytes:
