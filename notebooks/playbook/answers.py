@@ -198,7 +198,10 @@ class PoolUsed:
 
 @dataclass(frozen=True)
 class Cached:
-    """The same load without the cache and with it; `counts` are the cache's, `spared_pct` the database's time."""
+    """The same load without the cache and with it; `counts` are the cache's, `spared_pct` the database's time.
+
+    `asked_before` is how many requests the cache had seen.
+    """
 
     without: Any
     with_it: Any
@@ -206,6 +209,7 @@ class Cached:
     spared_pct: float | None
     rate: float
     keys: int
+    asked_before: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -94,17 +93,14 @@ class Application:
         on = applied_switches(self._context)
         if not on:
             return NotApplicable("no technique is applied, so there is nothing to hold the service as found against")
-        from playbook.service import copies, load, process, traffic
+        from playbook.service import load, traffic
 
         self._context.progress("load: starting both services")
-        with ExitStack() as stack:
-            copy = stack.enter_context(copies.as_found(self._context.target))
-            with psycopg.connect(**copy) as connection:
-                asked = traffic.of_sample(connection)
-            services = process.start_all([(copy, Switches()), (self._context.target.conninfo, on)])
-            urls = [stack.enter_context(service).url for service in services]
-            self._context.progress(f"load: {RATE_RPS:g} requests a second on each")
-            before, after = load.run(urls, asked, rate=RATE_RPS, seconds=LOAD_S, warm_up_s=WARM_UP_S, blocks=2)
+        urls = self._context.services.urls(None, on)
+        with psycopg.connect(**self._context.services.copy()) as connection:
+            asked = traffic.of_sample(connection)
+        self._context.progress(f"load: {RATE_RPS:g} requests a second on each")
+        before, after = load.run(urls, asked, rate=RATE_RPS, seconds=LOAD_S, warm_up_s=WARM_UP_S, blocks=2)
         self._phase.record(
             {
                 f"api_{name}_{side}": getattr(each, figure)

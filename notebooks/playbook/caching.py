@@ -7,8 +7,8 @@ from typing import Any
 from playbook.answers import Cached, NotApplicable, WithoutServer
 from playbook.application import Notebook, applied_switches
 
-RATE_RPS = 25.0
-LOAD_S = 6.0
+RATE_RPS = 40.0
+LOAD_S = 3.0
 
 
 class Caching:
@@ -25,7 +25,7 @@ class Caching:
         on = applied_switches(self._context)
         if "cache" not in on:
             return NotApplicable("the step is not applied")
-        from playbook.request_load import KEYS, side_by_side
+        from playbook.request_load import ASKED_BEFORE, KEYS, side_by_side
 
         found = side_by_side(
             self._context,
@@ -44,7 +44,7 @@ class Caching:
                 "cache_p95_ms_with": with_it.p95_ms,
             }
         )
-        return Cached(without, with_it, counts, spared, RATE_RPS, KEYS)
+        return Cached(without, with_it, counts, spared, RATE_RPS, KEYS, ASKED_BEFORE)
 
     def without_its_server(self) -> WithoutServer:
         """What a request waits longer for while there is no cache server; none fails. Needs no target at all."""

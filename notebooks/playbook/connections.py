@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import psycopg
 
 from playbook.answers import Advised, EnginePerRequest, NotApplicable, Swept
-from playbook.application import Notebook, applied_switches
+from playbook.application import Notebook, applied_switches, keep_settings
+from playbook.service.switches import Switches
 
 RATE_RPS = 20.0
 LOAD_S = 4.0
-SWEEP_S = 0.7
+SWEEP_S = 2.0
 """Seconds of load on each pool size."""
+SIZES = (2, 4, 8, 16)
 
 
 class Connections:
@@ -42,22 +45,30 @@ class Connections:
         return EnginePerRequest(own_ms, shared_ms)
 
     def sweep(self) -> Swept | NotApplicable:
-        """Pool sizes under the same load of one query, none above a quarter of the target's free connections."""
+        """Pool sizes of the service under the same requests over HTTP, none above a quarter of the free connections.
+
+        Without the cache, since the pool has to hold when that is gone, and without writes. The service is started with
+        the recommended size from then on, where the step is applied.
+        """
         if reason := self._hindrance():
             return NotApplicable(reason)
-        from playbook.service.pool import PoolSettings
+        from playbook.request_load import side_by_side
         from playbook.service.pool_advice import slots
-        from playbook.service.sweep import suitable_rate, sweep
+        from playbook.service.sweep import Tried, recommend
 
         with self._context.connect() as connection:
             allowed = slots(connection).allowed
-        engine = self._engine(PoolSettings(size=1))
-        try:
-            rate = suitable_rate(engine, _work)
-        finally:
-            engine.dispose()
-        self._context.progress(f"pool sizes: {rate:.0f} requests a second on each")
-        found = sweep(self._engine, _work, allowed=allowed, rate=rate, seconds=SWEEP_S)
+        sizes = [size for size in SIZES if size <= allowed] or [allowed]
+        on = applied_switches(self._context).having("eager_load").without("cache", "pool")
+        services = [Switches({**on, "pool": {"size": size}}) for size in sizes]
+        measured = side_by_side(self._context, services, rate=RATE_RPS, seconds=SWEEP_S, writes=False)
+        tried = [
+            Tried(size, load.p95_ms or 0.0, _usage(said["pool"]), sum(load.errors.values()))
+            for size, (load, said) in zip(sizes, measured, strict=True)
+        ]
+        found = recommend(tried, allowed)
+        if found.size:
+            keep_settings(self._context, "pool", {"size": found.size})
         at = found.at
         self._phase.record(
             {
@@ -66,7 +77,7 @@ class Connections:
                 "pool_sweep_mean_utilization_pct": at and at.usage.mean_pct,
             }
         )
-        return Swept(found, rate)
+        return Swept(found, RATE_RPS)
 
     def load(self) -> Any:
         """The service's pool under load over HTTP: peak and time-weighted mean of what is checked out, and waits."""
@@ -76,9 +87,11 @@ class Connections:
         if "pool" not in on:
             return NotApplicable("the step is not applied")
         from playbook.answers import PoolUsed
-        from playbook.request_load import under_load
+        from playbook.request_load import side_by_side
 
-        load, usage = under_load(self._context, on.having("eager_load"), rate=RATE_RPS, seconds=LOAD_S)
+        [(load, usage)] = side_by_side(
+            self._context, [on.having("eager_load").without("cache")], rate=RATE_RPS, seconds=LOAD_S
+        )
         pool = usage["pool"]
         self._phase.record(
             {"pool_peak_utilization_pct": pool["peak_pct"], "pool_mean_utilization_pct": pool["mean_pct"]}
@@ -105,3 +118,9 @@ def _work(connection: Any) -> None:
     from sqlalchemy import text
 
     connection.execute(text("SELECT * FROM proposals ORDER BY created_at DESC, id LIMIT 50")).all()
+
+
+def _usage(said: dict[str, Any]) -> Any:
+    from playbook.service.pool import Usage
+
+    return Usage(**{each.name: said[each.name] for each in fields(Usage)})

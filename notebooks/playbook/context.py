@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -25,6 +26,9 @@ from playbook.target.catalog import Catalog
 from playbook.target.connect import Target
 from playbook.target.execute import LockPolicy
 from playbook.target.opening import open_target
+
+if TYPE_CHECKING:
+    from playbook.service.standing import Standing
 
 Progress = Callable[[str], None]
 
@@ -57,6 +61,19 @@ class Context:
     def shows_values(self) -> bool:
         """Whether values of the target's rows may stand in outputs: on the sample, or where they were asked for."""
         return self.target.embedded or self.settings.show_values
+
+    @cached_property
+    def services(self) -> Standing:
+        """The reference services on the embedded sample, for as long as this context is in use."""
+        # Imported here: the ORM takes a third of a second to load, and most commands need none.
+        from playbook.service.standing import Standing
+
+        return Standing(self.target)
+
+    def close(self) -> None:
+        """Ends the services that were started; what is wanted later is started anew."""
+        if "services" in vars(self):
+            self.services.close()
 
     def connect(self) -> psycopg.Connection[Any]:
         """A new session named after the run, so that whoever meets it in pg_stat_activity knows it."""

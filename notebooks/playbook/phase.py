@@ -257,6 +257,7 @@ class Phase:
             RunError: a step failed, or a query returns other rows with the change than without.
         """
         self._write_part()
+        self._context.close()
         failed = [step.id for step in self.steps if self._state(step).status == "failed"]
         differ = [c.query for found in self._found.values() for c in found.comparisons if c.same_rows is False]
         if failed or differ:

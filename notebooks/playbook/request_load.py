@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import psycopg
 
 from playbook.context import Context
-from playbook.service import load, process, traffic
+from playbook.service import load, traffic
 from playbook.service.api import USAGE_PATH
 from playbook.service.load import Load
 from playbook.service.switches import Switches
 
-KEYS = 120
-"""Different requests. Each is made once before the load, so that the service measured is one that has run for long."""
-
-
-def under_load(context: Context, on: Switches, *, rate: float, seconds: float) -> tuple[Load, dict[str, Any]]:
-    """One service under load: what it came to, and what it says of its pool and cache; see `side_by_side`."""
-    [found] = side_by_side(context, [on], rate=rate, seconds=seconds)
-    return found
+KEYS = 1000
+"""Different requests: a small service's, so that a notebook has time to warm its cache."""
+ASKED_BEFORE = 8000
+"""Requests that a cache has seen before the load: what comes in its five minutes at 27 a second."""
 
 
 def side_by_side(
-    context: Context, services: Sequence[Switches], *, rate: float, seconds: float
+    context: Context, services: Sequence[Switches], *, rate: float, seconds: float, writes: bool = True
 ) -> list[tuple[Load, dict[str, Any]]]:
-    """The same open-loop load on services that differ in their switches, in turns; 5 % of it writes a few rows."""
-    conninfo = context.target.conninfo
-    with psycopg.connect(**conninfo) as connection:
+    """The same open-loop load on services that differ in their switches, in turns; with `writes` 5 % changes some rows.
+
+    Answers what each came to, and what it says of its pool and cache. One with a cache has run for a while (see
+    `Traffic.settled`).
+    """
+    with psycopg.connect(**context.target.conninfo) as connection:
         asked = traffic.of_sample(connection, KEYS)
-    with ExitStack() as stack:
-        context.progress("load: starting the service")
-        urls = [
-            stack.enter_context(each).url for each in process.start_all([(conninfo, switches) for switches in services])
-        ]
-        client = stack.enter_context(httpx.Client(timeout=60))
+    if not writes:
+        asked = replace(asked, writes=())
+    context.progress("load: starting the service")
+    urls = context.services.urls(*services)
+    for url, switches in zip(urls, services, strict=True):
+        if "cache" in switches:
+            context.progress(f"load: warming up with what is left of {ASKED_BEFORE:,} requests")
+            load.settle(url, asked.settled(ASKED_BEFORE))
+        load.settle(url, asked.reads[:10])
+    with httpx.Client(timeout=60) as client:
         for url in urls:
-            for request in asked.reads:
-                client.get(url + request.path)
             client.delete(url + USAGE_PATH)
         context.progress(f"load: {rate:g} requests a second")
-        loads = load.run(urls, asked, rate=rate, seconds=seconds, warm_up_s=0.0, blocks=2)
+        loads = load.run(urls, asked, rate=rate, seconds=seconds, warm_up_s=0.0, blocks=2, seed=2)
         return [(each, client.get(url + USAGE_PATH).json()) for each, url in zip(loads, urls, strict=True)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 
 import httpx
@@ -21,7 +20,6 @@ from playbook.evidence.compare import Case, Comparison
 from playbook.evidence.hypothetical import Estimate
 from playbook.evidence.measure import Measurement
 from playbook.evidence.statistics import MIN_ROUNDS, Drift, judge
-from playbook.service import copies, process
 from playbook.service.accounting import ROWS, STATEMENTS
 from playbook.service.engine import make_engine
 from playbook.service.reads import ENDPOINTS, Endpoint
@@ -31,6 +29,8 @@ from playbook.standing import Shape
 from playbook.step import Step
 
 ROUNDS = 20
+ROUNDS_ALONE = 8
+"""Of the service as found alone: once a step is applied, both are asked together, and only that is compared."""
 BLOCKS = 2
 SHARE = 0.1
 """Of the phase's budget, for each service asked in one measurement."""
@@ -69,20 +69,15 @@ class RequestTrial:
             return {}
         settings = applied_switches(self._context)
         on = Switches({kind: settings.get(kind, {}) for kind in kinds if applied})
-        with ExitStack() as stack:
-            copy = stack.enter_context(copies.as_found(self._context.target))
-            wanted = {
-                "as found": (copy, Switches()),
-                **({"on": (self._context.target.conninfo, on)} if on else {}),
-            }
-            services = process.start_all(list(wanted.values()))
-            urls = {name: stack.enter_context(each).url for name, each in zip(wanted, services, strict=True)}
-            client = stack.enter_context(httpx.Client(timeout=60))
-            found = self._ask(client, urls)
+        wanted = {"as found": None, "on": on} if on else {"as found": None}
+        self._context.progress("requests: starting the service")
+        urls = dict(zip(wanted, self._context.services.urls(*wanted.values()), strict=True))
+        with httpx.Client(timeout=60) as client:
+            found = self._ask(client, urls, ROUNDS if on else ROUNDS_ALONE)
         self._as_found = found["as found"]
         return found["on"] if on else found["as found"]
 
-    def _ask(self, client: httpx.Client, urls: Mapping[str, str]) -> dict[str, dict[Case, Measurement]]:
+    def _ask(self, client: httpx.Client, urls: Mapping[str, str], rounds: int) -> dict[str, dict[Case, Measurement]]:
         blocks: dict[str, dict[Case, list[list[float]]]] = {name: {} for name in urls}
         rows: dict[tuple[str, Case], int] = {}
         for name, url in urls.items():
@@ -92,8 +87,8 @@ class RequestTrial:
                 self._statements[key], rows[key] = (int(answer.headers[header]) for header in (STATEMENTS, ROWS))
         ends = time.monotonic() + self._context.settings.budget_s * SHARE * len(urls)
         for block in range(BLOCKS):
-            for round_ in range(ROUNDS // BLOCKS):
-                self._context.progress(f"requests: round {block * ROUNDS // BLOCKS + round_ + 1} of up to {ROUNDS}")
+            for round_ in range(rounds // BLOCKS):
+                self._context.progress(f"requests: round {block * rounds // BLOCKS + round_ + 1} of up to {rounds}")
                 if time.monotonic() > ends and round_ >= -(-MIN_ROUNDS // BLOCKS):
                     break
                 for endpoint in ENDPOINTS:

@@ -12,11 +12,12 @@ from playbook.target.catalog import Catalog
 
 
 class EagerLoadSpec(StepSpec):
-    """Which relationships of `root` an endpoint needs, as dotted paths."""
+    """Which relationships of `root` an endpoint needs, as dotted paths, and which columns of these it does not show."""
 
     endpoint: str
     root: str
     relationships: tuple[str, ...]
+    leave_out: tuple[str, ...] = ()
 
 
 class EagerLoad(ApplicationChange):
@@ -35,7 +36,7 @@ class EagerLoad(ApplicationChange):
         """The query with its loader options."""
         from playbook.service import eager
 
-        return eager.code(self._model, self.spec.relationships)
+        return eager.code(self._model, self.spec.relationships, self.spec.leave_out)
 
     def without_it(self) -> str:
         """The loop, with what each line of it asks the database for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy.orm import RelationshipProperty, class_mapper, joinedload, raiseload, selectinload
+from sqlalchemy.orm import RelationshipProperty, class_mapper, defer, joinedload, raiseload, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from playbook.errors import PlanError
@@ -19,23 +19,23 @@ Tree = dict[str, Any]
 INDENT = "    "
 
 
-def options(root: type[Any], paths: Iterable[str]) -> tuple[ORMOption, ...]:
-    """What `select(root).options(…)` takes.
+def options(root: type[Any], paths: Iterable[str], leave_out: Iterable[str] = ()) -> tuple[ORMOption, ...]:
+    """What `select(root).options(…)` takes. `leave_out` are columns (`sections.body`) that are not to be loaded.
 
     Raises:
-        PlanError: a path names no relationship; the message lists those there are.
+        PlanError: a path names no relationship, or no column; the message lists those there are.
     """
-    loads = [_load(root, name, below) for name, below in _tree(paths).items()]
+    loads = [_load(root, name, below) for name, below in _tree(paths, leave_out).items()]
     return (*loads, raiseload("*", sql_only=True))
 
 
-def code(root: type[Any], paths: Iterable[str]) -> str:
+def code(root: type[Any], paths: Iterable[str], leave_out: Iterable[str] = ()) -> str:
     """The same options as Python, to be copied.
 
     Raises:
-        PlanError: a path names no relationship; the message lists those there are.
+        PlanError: a path names no relationship, or no column; the message lists those there are.
     """
-    lines = [f"{INDENT}{_load_code(root, name, below)}," for name, below in _tree(paths).items()]
+    lines = [f"{INDENT}{_load_code(root, name, below)}," for name, below in _tree(paths, leave_out).items()]
     return "\n".join([f"select({root.__name__}).options(", *lines, f'{INDENT}raiseload("*", sql_only=True),', ")"])
 
 
@@ -45,13 +45,17 @@ def walked(root: type[Any], paths: Iterable[str]) -> str:
     return "\n".join([f"for row in session.scalars(select({root.__name__})):", *lines])
 
 
-def _tree(paths: Iterable[str]) -> Tree:
+def _tree(paths: Iterable[str], leave_out: Iterable[str] = ()) -> Tree:
     tree: Tree = {}
-    for path in paths:
+    for path in (*paths, *leave_out):
         branch = tree
         for name in path.split("."):
             branch = branch.setdefault(name, {})
     return tree
+
+
+def _is_column(owner: type[Any], name: str, below: Tree) -> bool:
+    return not below and name in class_mapper(owner).column_attrs
 
 
 def _relationship(owner: type[Any], name: str) -> RelationshipProperty[Any]:
@@ -62,6 +66,8 @@ def _relationship(owner: type[Any], name: str) -> RelationshipProperty[Any]:
 
 
 def _load(owner: type[Any], name: str, below: Tree) -> Any:
+    if _is_column(owner, name, below):
+        return defer(getattr(owner, name), raiseload=True)
     found = _relationship(owner, name)
     attribute = getattr(owner, name)
     load = selectinload(attribute) if found.uselist else joinedload(attribute, innerjoin=_always_there(found))
@@ -71,6 +77,8 @@ def _load(owner: type[Any], name: str, below: Tree) -> Any:
 
 
 def _load_code(owner: type[Any], name: str, below: Tree) -> str:
+    if _is_column(owner, name, below):
+        return f"defer({owner.__name__}.{name}, raiseload=True)"
     found = _relationship(owner, name)
     inner = ", innerjoin=True" if _always_there(found) else ""
     loader = "selectinload" if found.uselist else "joinedload"

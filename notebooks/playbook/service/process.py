@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -169,6 +170,9 @@ def main() -> None:
             time.sleep(0.01)
         print(json.dumps({"url": address(listening)}), flush=True)
 
+    # What was made until here stays: it is not to be looked through again at each collection, while somebody waits.
+    gc.collect()
+    gc.freeze()
     for work in (end_with_starter, tell_when_started):
         threading.Thread(target=work, daemon=True).start()
     server.run(sockets=[listening])

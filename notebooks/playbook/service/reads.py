@@ -88,7 +88,7 @@ class Endpoint:
         return self.read(session, switches, self.sample_filters, self.sample_key)
 
 
-PROPOSAL_LIST_OPTIONS = eager.options(Proposal, ("customer", "products.product", "sections"))
+PROPOSAL_LIST_OPTIONS = eager.options(Proposal, ("customer", "products.product", "sections"), ("sections.body",))
 PROPOSAL_DETAIL_OPTIONS = eager.options(
     Proposal,
     (

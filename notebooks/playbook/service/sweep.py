@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import mean
 
 from sqlalchemy import Connection, Engine
 
@@ -95,17 +94,6 @@ def recommend(tried: Sequence[Tried], allowed: int, peak_limit_pct: float = PEAK
         "shorten what holds a connection, or put a pooler in between"
     )
     return Recommendation(None, reason, allowed, tried)
-
-
-def suitable_rate(engine: Engine, work: Work, share: float = 0.4, most: float = 400.0) -> float:
-    """Requests a second that keep one connection busy `share` of the time, measured one after the other."""
-    taken = []
-    with engine.connect() as connection:
-        for _ in range(12):
-            began = time.perf_counter()
-            work(connection)
-            taken.append(time.perf_counter() - began)
-    return min(most, share / max(1e-4, mean(sorted(taken)[2:-2])))
 
 
 def _try(engine: Engine, size: int, work: Work, rate: float, seconds: float) -> Tried:
