@@ -89,7 +89,7 @@ def cached(answer: answers.Cached) -> Shown:
     rate = "not measured" if counts["hit_rate_pct"] is None else f"{counts['hit_rate_pct']:.0f} %"
     spared = "not measured" if answer.spared_pct is None else f"{answer.spared_pct:.0f} %"
     note = (
-        f"{answer.rate:g} requests a second to {answer.keys:,} keys, a few of them all the time (Zipf), 5 % writes. The "
+        f"{answer.rate:g} requests a second to {answer.keys:,} keys, a few of them mostly (Zipf), 5 % writes. The "
         f"cache had seen {answer.asked_before:,} requests of that kind, as many as come in its five minutes at "
         f"{answer.asked_before / 300:.0f} a second; these are not counted. Statements and database time are for each "
         f"request. Of the cache: {told}. Hit rate, stale ones not counted, {rate}; database time spared {spared}."
