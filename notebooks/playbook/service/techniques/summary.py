@@ -7,10 +7,9 @@ view holds what stood in its tables at the last refresh.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, cast, column, func, select, table, text
+from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -18,17 +17,27 @@ from playbook.service import views
 from playbook.service.filters import DashboardFilters
 from playbook.service.techniques.technique import AS_OF, Read, Technique
 
-SUMMARY = table("proposal_analytics_summary", *map(column, ("date", "status", "count", "avg_value", "total_value")))
-"""Proposals by day and status, as phase 3.1 of the plan keeps them."""
-_HOW = text(
-    "SELECT c.relkind::text, c.relispopulated, to_regclass('playbook.refresh') IS NOT NULL AS recorded "
-    "FROM pg_class AS c WHERE c.oid = to_regclass('proposal_analytics_summary')"
-)
-_REFRESHED = text(
-    "SELECT max(greatest(started_at, checked_at)) FROM playbook.refresh "
-    "WHERE error = '' AND to_regclass(relation) = to_regclass('proposal_analytics_summary')"
-)
-_UNKNOWN = "unknown"
+_STANDS = """
+SELECT c.relkind::text AS kind, {as_of} AS as_of
+FROM pg_class AS c WHERE c.oid = to_regclass('proposal_analytics_summary') AND c.relispopulated
+"""
+_REFRESHED = """(
+  SELECT max(greatest(started_at, checked_at)) FROM playbook.refresh
+  WHERE error = '' AND to_regclass(relation) = c.oid
+)"""
+_WITH_RECORD, _WITHOUT = (text(_STANDS.format(as_of=sql)) for sql in (_REFRESHED, "CAST(NULL AS text)"))
+_DAILY = text("""
+SELECT date, status, count, total_value, round(avg_value, 2)
+FROM proposal_analytics_summary
+WHERE date >= (SELECT max(date) FROM proposal_analytics_summary) - make_interval(days => :days - 1)
+ORDER BY date DESC, status
+""")
+_TOTALS = text("""
+SELECT status, CAST(sum(count) AS bigint), sum(total_value)
+FROM proposal_analytics_summary GROUP BY status ORDER BY status
+""")
+UNKNOWN = "unknown"
+"""How old an answer is where the refreshes are recorded elsewhere, in a file."""
 
 
 class MaterializedView(Technique):
@@ -50,24 +59,22 @@ class IncrementalSummary(MaterializedView):
 
 def read_dashboard(session: Session, filters: DashboardFilters, _: str, otherwise: Callable[[], Any]) -> Any:
     """The dashboard from the summary, and in `session.info` how old it may be; `otherwise` where none stands."""
-    how = session.execute(_HOW).one_or_none()
-    if how is None or not how.relispopulated:
-        return otherwise()
     try:
-        if how.relkind == "m":
-            session.info[AS_OF] = session.scalar(_REFRESHED) if how.recorded else _UNKNOWN
-        return _dashboard(session, filters.days)
+        if (stands := _stands(session)) is None:
+            return otherwise()
+        daily = session.execute(_DAILY, {"days": filters.days})
+        totals = session.execute(_TOTALS)
     except ProgrammingError:  # dropped between one statement and the other
         session.rollback()
-        session.info.pop(AS_OF, None)
         return otherwise()
-
-
-def _dashboard(session: Session, days: int) -> Any:
-    day, status, count, average, value = SUMMARY.columns
-    newest = session.scalar(select(func.max(day)))
-    since = select(day, status, count, value, func.round(average, 2)).where(day >= newest - timedelta(days=days - 1))
-    daily = session.execute(since.order_by(day.desc(), status)) if newest else []
-    proposals = cast(func.sum(count), BigInteger)
-    totals = session.execute(select(status, proposals, func.sum(value)).group_by(status).order_by(status))
+    if stands.kind == "m":
+        session.info[AS_OF] = stands.as_of or UNKNOWN
     return {"totals": [views.total(row) for row in totals], "daily": [views.daily(row) for row in daily]}
+
+
+def _stands(session: Session) -> Any:
+    try:
+        return session.execute(_WITH_RECORD).one_or_none()
+    except ProgrammingError:  # nothing is recorded there, or not for this role
+        session.rollback()
+        return session.execute(_WITHOUT).one_or_none()
