@@ -132,7 +132,7 @@ def test_truncated_at_any_place_it_is_not_believed(value):
 
 def test_what_another_version_wrote_is_not_believed():
     stored = Entry.of([1], 0.5, 1000).to_bytes()
-    for other in (b"pbc2" + stored[4:], stored + b" ", stored[:-1] + b"!", b"", b"[1]", pickle.dumps([1])):
+    for other in (b"pbc1" + stored[4:], stored + b" ", stored[:-1] + b"!", b"", b"[1]", pickle.dumps([1])):
         with pytest.raises(Unreadable):
             Entry.from_bytes(other)
 
