@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 from playbook.errors import Overloaded
 from playbook.service.cache.background import Background
 from playbook.service.cache.breaker import Breaker
-from playbook.service.cache.codec import Unreadable
 from playbook.service.cache.connections import Connections
 from playbook.service.cache.counts import Counts
 from playbook.service.cache.crowd import Crowd, in_loop
-from playbook.service.cache.entry import OVERHEAD_BYTES, Entry, Unkept
+from playbook.service.cache.entry import Entry, Unkept
 from playbook.service.cache.flights import Flights
 from playbook.service.cache.keys import ALL, Keys
-from playbook.service.cache.scripts import ENTRY, FILL, LARGE, TAIL_BYTES, TAKEN, read_script
+from playbook.service.cache.reader import Asked, Found, Reader
+from playbook.service.cache.scripts import FILL
 from playbook.service.cache.server import Server, Unavailable
 from playbook.service.cache.tags import NotCacheable
 
@@ -31,48 +31,17 @@ TTL_S = 300.0
 """The plan's five minutes."""
 _POLL_S = 0.004
 """The first pause of one who waits for another process's load; each is half as long again, up to ten times this."""
-_PREFIXES = 1000  # pairs of prefix and tables that are remembered
 _AGAIN = object()
 _log = logging.getLogger(__name__)
-
-
-class _Asked:
-    """What the questions of one prefix have in common: the start of their keys, the keys of the versions; and how the
-    versions were when a large answer was found, with which the next one is asked for.
-    """
-
-    def __init__(self, head: bytes, versions: list[bytes]) -> None:
-        self.head, self.versions = head, versions
-        self.last = b""
 
 
 class _Wanted(NamedTuple):
     """One question: what it has in common with others, the end of its key, how its answer is had."""
 
-    asked: _Asked
+    asked: Asked
     tail: bytes
     ttl_s: float
     load: Callable[[], Any]
-
-
-class _Found(NamedTuple):
-    """What READ answered: an entry, with its value and the milliseconds it has left, or else its key.
-
-    `token` holds the load, where it is the caller's to do.
-    """
-
-    entry: Entry | None
-    value: Any
-    left_ms: int
-    key: bytes = b""
-    token: bytes = b""
-
-
-def _found(stored: bytes, left_ms: int) -> _Found:
-    entry = Entry.from_bytes(stored)
-    if left_ms < 0:
-        raise Unreadable("an entry without an end is not ours")
-    return _Found(entry, entry.value, left_ms)
 
 
 class Cache:
@@ -120,14 +89,13 @@ class Cache:
         self._flights = Flights()
         self._background = Background()
         self._crowd = Crowd(connections)
-        self._read_script = read_script(max_bytes + OVERHEAD_BYTES, round(1000 * load_limit_s))
-        self._asked: dict[tuple[str, tuple[str, ...]], _Asked] = {}
         self._server = Server(
             Connections(url, connections, timeout_s),
             counts=self.counts,
             breaker=breaker or Breaker(),
             version_key=self._keys.version,
         )
+        self._reader = Reader(self._server, self._keys, max_bytes=max_bytes, load_limit_s=load_limit_s)
 
     def get_or_load(
         self, prefix: str, filters: Any, load: Callable[[], R], *, tables: Iterable[str], ttl_s: float | None = None
@@ -141,7 +109,9 @@ class Cache:
             NotCacheable: a filter is of a type that has no canonical form.
             Overloaded: the cache server is down, and as many loads as allowed run already.
         """
-        wanted = _Wanted(self._common(prefix, tuple(tables)), self._keys.tail(filters), ttl_s or self._ttl_s, load)
+        wanted = _Wanted(
+            self._reader.asked(prefix, tuple(tables)), self._keys.tail(filters), ttl_s or self._ttl_s, load
+        )
         try:
             while (answer := self._answer(wanted)) is _AGAIN:
                 pass
@@ -183,16 +153,8 @@ class Cache:
         self._crowd.close()
         self._server.close()
 
-    def _common(self, prefix: str, tables: tuple[str, ...]) -> _Asked:
-        """The same few at every call, unless the tables are named very finely."""
-        if (asked := self._asked.get((prefix, tables))) is None:
-            asked = _Asked(self._keys.head(prefix), self._keys.versions(tables))
-            if len(self._asked) < _PREFIXES:
-                self._asked[prefix, tables] = asked
-        return asked
-
     def _answer(self, wanted: _Wanted) -> Any:
-        found = self._read(wanted)
+        found = self._reader.read(wanted.asked, wanted.tail)
         if found.entry is not None:
             return self._hit(wanted, found, found.entry)
         flight, began = self._flights.join(found.key)
@@ -202,42 +164,7 @@ class Cache:
             return self._poll(wanted, found.key, flight)
         return self._follow(flight, self._load_limit_s)
 
-    def _read(self, wanted: _Wanted, *, anew: bool = False) -> _Found:
-        asked = wanted.asked
-        try:
-            if asked.last and not anew and (found := self._fetch(wanted, asked.last)):
-                return found
-            token = self._server.fresh().encode()
-            mode = b"anew" if anew else b""
-            answer = self._server.run(self._read_script, asked.versions, asked.head, wanted.tail, token, mode)
-            mark, left_ms = answer[-TAIL_BYTES : 1 - TAIL_BYTES], int(answer[1 - TAIL_BYTES :])
-            answer = answer[:-TAIL_BYTES]
-            if mark == ENTRY:
-                return _found(answer, left_ms)
-            if mark != LARGE:
-                return _Found(None, None, 0, answer, token if mark == TAKEN else b"")
-            asked.last = answer[len(asked.head) : -len(wanted.tail)]
-        except Unreadable as why:
-            self.counts.add(rejected=1)
-            _log.debug("unreadable entry of %s: %s", asked.head, why)
-            return self._read(wanted, anew=True)
-        return self._read(wanted)
-
-    def _fetch(self, wanted: _Wanted, last: bytes) -> _Found | None:
-        """The entry by the versions that were valid last; None where they are no more, or nothing stands there.
-
-        Raises:
-            Unreadable: what stands there is no entry.
-        """
-        key = wanted.asked.head + last + wanted.tail
-        limit = self._max_bytes + OVERHEAD_BYTES + 1
-        versions, stands, left_ms = self._server.fetch(wanted.asked.versions, key, limit)
-        if not stands or None in versions or b".".join(versions) != last:
-            wanted.asked.last = b""
-            return None
-        return _found(stands, left_ms)
-
-    def _hit(self, wanted: _Wanted, found: _Found, entry: Entry) -> Any:
+    def _hit(self, wanted: _Wanted, found: Found, entry: Entry) -> Any:
         fresh_s = (found.left_ms - entry.stale_ms) / 1000
         if fresh_s <= 0:
             self.counts.add(stale=1, saved_s=entry.load_s)
@@ -252,7 +179,7 @@ class Cache:
         """Loads an entry anew in the background, unless somebody does already."""
 
         def refresh() -> None:
-            found = self._read(wanted, anew=True)
+            found = self._reader.read(wanted.asked, wanted.tail, anew=True)
             if found.token:
                 self._load(wanted, found.key, found.token, Future(), counted=False)
                 self.counts.add(refreshes=1)
@@ -285,7 +212,7 @@ class Cache:
             while time.monotonic() < end:
                 if (answer := self._follow(flight, pause_s)) is not _AGAIN or flight.done():
                     return answer
-                found = self._read(wanted)
+                found = self._reader.read(wanted.asked, wanted.tail)
                 if found.entry is not None:
                     came = found.entry
                     self.counts.add(misses=1, shared=1, saved_s=found.entry.load_s)

@@ -34,7 +34,7 @@ class Server:
     def __init__(
         self, connections: Connections, *, counts: Counts, breaker: Breaker, version_key: Callable[[str], str]
     ) -> None:
-        self._connections, self._counts, self._breaker = connections, counts, breaker
+        self._connections, self.counts, self._breaker = connections, counts, breaker
         self._version_key = version_key
         self._owed: set[str] = set()
         self._owing = threading.Lock()
@@ -100,7 +100,7 @@ class Server:
         try:
             connection = self._connections.take()
         except Exhausted:
-            self._counts.add(exhausted=1)
+            self.counts.add(exhausted=1)
             raise Unavailable from None
         try:
             answer = self._ask(connection, command, answers)
@@ -109,11 +109,11 @@ class Server:
             raise
         except ResponseError as error:  # it is not down, but out of memory, say, or a read-only replica
             self._breaker.succeeded()
-            self._counts.add(errors=1)
+            self.counts.add(errors=1)
             raise Unavailable from error
         except (RedisError, OSError) as error:
             self._breaker.failed()
-            self._counts.add(errors=1)
+            self.counts.add(errors=1)
             raise Unavailable from error
         finally:
             self._connections.give(connection)
@@ -161,7 +161,7 @@ class Server:
             connection.send_packed_command((packed(b"DEL", *versions),), check_health=False)
             connection.read_response()
             self._owed.clear()
-        self._counts.add(bumps=len(owed))
+        self.counts.add(bumps=len(owed))
 
     def _note_outage(self, seen: int) -> None:
         """Once an outage, however many connections it broke."""
