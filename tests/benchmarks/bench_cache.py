@@ -33,8 +33,15 @@ FILTERS = {"status": "IN_REVIEW", "customer_id": "c0000042", "limit": 20}
 
 
 def proposals(number: int, amount: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """Rows as a driver returns them: every value is an object of its own, which a pickle writes each time."""
     return [
-        {"id": f"p{n:07d}", "title": f"Proposal {n}", "status": "IN_REVIEW", "value": amount("1234.50"), "n": n}
+        {
+            "id": f"p{n:07d}",
+            "title": f"Proposal {n}",
+            "status": "".join(["IN_", "REVIEW"]),
+            "value": amount("".join(["1234", ".50"])),
+            "n": n,
+        }
         for n in range(number)
     ]
 

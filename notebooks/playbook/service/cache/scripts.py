@@ -30,7 +30,7 @@ TAIL_BYTES = 13
 ENTRY, TAKEN, ABSENT, LARGE = b"+", b"!", b"?", b">"
 """The marks: an entry, with the milliseconds it has left · its key: the caller is to load it · another is · it stands
 there, and is so large that it is better fetched without a script, which copies it twice."""
-LARGE_BYTES = 2**15
+LARGE_BYTES = 2**12
 
 
 def read_script(max_bytes: int, load_ms: int) -> bytes:
