@@ -66,7 +66,10 @@ class Change:
 
 
 def changes(session: Session) -> Iterator[Change]:
-    """What a flush has written; to be asked for in `after_flush`, which still knows what was there before."""
+    """What a flush has written; to be asked for in `after_flush`, which still knows what was there before.
+
+    Rows have to be loaded before they are changed, as `session.get` does.
+    """
     for row in (*session.new, *session.deleted):
         values = {each.key: each.value for each in inspect(row).attrs if each.key in _columns(row)}
         yield Change(type(row), frozenset(values), (values,))
