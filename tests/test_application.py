@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 
-import psycopg
 import pytest
 
 from playbook import application as module
 from playbook import request_trial
 from playbook.answers import NotApplicable
 from playbook.application import Application
-from playbook.context import open_context
 from playbook.errors import UsageError
-from playbook.phase import Playbook
 from playbook.service import reads, suspects
 from playbook.service.suspects import NotReadable
 from playbook.settings import Settings
-from playbook.target import sample
 from playbook.views import VIEWS
 
 STEP = "1.2/proposals_with_customer_products_sections"
@@ -28,16 +24,8 @@ def shown(answer):
 
 
 @pytest.fixture(scope="module")
-def opened(server, tmp_path_factory):
-    """Opens the plan on the sample as it was found, each time as a new process would."""
-
-    def connect(dbname):
-        return psycopg.connect(**server.conninfo(dbname), autocommit=True)
-
-    sample.provision(connect, 0.02)
-    sample.reset(connect, 0.02, force=True)
-    folder = tmp_path_factory.mktemp("application")
-    return lambda **given: Playbook(open_context(Settings(scale=0.02, budget_s=1, out=folder, **given))).phase("1.2")
+def opened(of_sample):
+    return lambda **given: of_sample(**given).phase("1.2")
 
 
 @pytest.fixture

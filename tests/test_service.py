@@ -179,7 +179,7 @@ def test_the_copy_as_found_is_dropped_and_one_left_behind_too(server):
     target = open_target("embedded", 0.02, lambda text: None)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = f"proposals_0_02_as_found_{ended.pid}"
+    left = f"proposals_0_02_as_found_{ended.pid}_1"
     with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
         databases = "SELECT datname FROM pg_database WHERE datname LIKE 'proposals_0_02_as_found%'"
         admin.execute(f"CREATE DATABASE {left} TEMPLATE proposals_0_02_pristine")

@@ -6,7 +6,6 @@ import json
 import random
 
 import httpx
-import psycopg
 import pytest
 from tests.fix_service import Served, _served
 
@@ -14,13 +13,9 @@ from playbook import caching, connections, request_load
 from playbook.answers import NotApplicable
 from playbook.caching import Caching
 from playbook.connections import Connections
-from playbook.context import open_context
-from playbook.phase import Playbook
 from playbook.service import process, reads, traffic
 from playbook.service.switches import Switches
 from playbook.service.whole import compare_whole
-from playbook.settings import Settings
-from playbook.target import sample
 from playbook.target.opening import open_target
 from playbook.views import VIEWS
 
@@ -148,16 +143,8 @@ def test_the_whole_is_measured_on_both_in_the_same_rounds(server):
 
 
 @pytest.fixture(scope="module")
-def opened(server, tmp_path_factory):
-    def connect(dbname):
-        return psycopg.connect(**server.conninfo(dbname), autocommit=True)
-
-    sample.provision(connect, 0.02)
-    sample.reset(connect, 0.02, force=True)
-    folder = tmp_path_factory.mktemp("results")
-    return lambda phase, **given: Playbook(open_context(Settings(scale=0.02, budget_s=1, out=folder, **given))).phase(
-        phase
-    )
+def opened(of_sample):
+    return lambda phase, **given: of_sample(**given).phase(phase)
 
 
 @pytest.fixture

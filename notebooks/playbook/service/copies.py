@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ import psycopg
 
 from playbook.target import sample
 from playbook.target.connect import Target
+
+_numbers = itertools.count(1)
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def as_found(target: Target) -> Iterator[Mapping[str, Any]]:
 
     working, _ = sample.names(target.scale)
     _drop_left_behind(connect, f"{working}_as_found_")
-    name = sample.copy(connect, target.scale, f"{working}_as_found_{os.getpid()}")
+    name = sample.copy(connect, target.scale, f"{working}_as_found_{os.getpid()}_{next(_numbers)}")
     try:
         yield {**target.conninfo, "dbname": name}
     finally:
@@ -44,6 +47,6 @@ def _drop_left_behind(connect: sample.Connect, prefix: str) -> None:
     with connect("postgres") as server:
         rows = server.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [prefix]).fetchall()
     for (name,) in rows:
-        number = re.fullmatch(r"\d+", name.removeprefix(prefix))
-        if number and not psutil.pid_exists(int(number[0])):
+        number = re.fullmatch(r"(\d+)_\d+", name.removeprefix(prefix))
+        if number and not psutil.pid_exists(int(number[1])):
             sample.drop(connect, name)
