@@ -19,7 +19,7 @@ from playbook.service.switches import Switches
 
 RATE_RPS = 10.0
 """Requests a second: what the service as found bears without falling behind further and further on a small machine."""
-LOAD_S = 3.0
+LOAD_S = 2.0
 WARM_UP_S = 0.5
 SETTINGS = "settings"
 """Where the settings of a technique stand in the journal, with the evidence of its step."""
@@ -164,7 +164,7 @@ class Application:
         self._context.progress(f"load: {settings.api_rate:g} requests a second on {place.hostname}")
         asked = traffic.of_paths(settings.api_paths)
         url = settings.api_url.rstrip("/")
-        (found,) = load.run([url], asked, rate=settings.api_rate, seconds=LOAD_S * 2, warm_up_s=WARM_UP_S)
+        (found,) = load.run([url], asked, rate=settings.api_rate, seconds=LOAD_S * 3, warm_up_s=WARM_UP_S)
         self._phase.record({f"own_api_{name}": getattr(found, name) for name in ("p50_ms", "p95_ms", "p99_ms")})
         port = f":{place.port}" if place.port else ""
         return Loaded(((f"{place.hostname}{port}", found),), settings.api_rate, ", ".join(settings.api_paths))

@@ -12,10 +12,11 @@ from playbook.application import Notebook, applied_switches, keep_settings
 from playbook.service.switches import Switches
 
 RATE_RPS = 20.0
-LOAD_S = 4.0
-SWEEP_S = 2.0
+LOAD_S = 2.5
+SWEEP_S = 1.2
 """Seconds of load on each pool size."""
-SIZES = (2, 4, 8, 16)
+SIZES = ((2, 4, 8), (16, 32))
+"""Tried together; the second ones where none of the first is large enough."""
 
 
 class Connections:
@@ -58,15 +59,18 @@ class Connections:
 
         with self._context.connect() as connection:
             allowed = slots(connection).allowed
-        sizes = [size for size in SIZES if size <= allowed] or [allowed]
         on = applied_switches(self._context).having("eager_load").without("cache", "pool")
-        services = [Switches({**on, "pool": {"size": size}}) for size in sizes]
-        measured = side_by_side(self._context, services, rate=RATE_RPS, seconds=SWEEP_S, writes=False)
-        tried = [
-            Tried(size, load.p95_ms or 0.0, _usage(said["pool"]), sum(load.errors.values()))
-            for size, (load, said) in zip(sizes, measured, strict=True)
-        ]
-        found = recommend(tried, allowed)
+        tried: list[Tried] = []
+        for group in SIZES:
+            sizes = [size for size in group if size <= allowed] or ([] if tried else [allowed])
+            services = [Switches({**on, "pool": {"size": size}}) for size in sizes]
+            measured = side_by_side(self._context, services, rate=RATE_RPS, seconds=SWEEP_S, writes=False)
+            tried += [
+                Tried(size, load.p95_ms or 0.0, _usage(said["pool"]), sum(load.errors.values()))
+                for size, (load, said) in zip(sizes, measured, strict=True)
+            ]
+            if (found := recommend(tried, allowed)).size:
+                break
         if found.size:
             keep_settings(self._context, "pool", {"size": found.size})
         at = found.at

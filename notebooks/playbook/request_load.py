@@ -15,10 +15,10 @@ from playbook.service.api import USAGE_PATH
 from playbook.service.load import Load
 from playbook.service.switches import Switches
 
-KEYS = 1000
+KEYS = 600
 """Different requests: a small service's, so that a notebook has time to warm its cache."""
-ASKED_BEFORE = 8000
-"""Requests that a cache has seen before the load: what comes in its five minutes at 27 a second."""
+ASKED_BEFORE = 6000
+"""Requests that a cache has seen before the load: what comes in its five minutes at 20 a second."""
 
 
 def side_by_side(
