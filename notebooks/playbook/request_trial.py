@@ -32,7 +32,7 @@ ROUNDS = 20
 ROUNDS_ALONE = 8
 """Of the service as found alone: once a step is applied, both are asked together, and only that is compared."""
 BLOCKS = 2
-SHARE = 0.05
+SHARE = 0.08
 """Of the phase's budget, for each service asked in one measurement."""
 SAME_ROUNDS = Drift(1, 1.0, (1.0, 1.0), moved=False, reason="both were asked in the same rounds")
 
