@@ -229,24 +229,26 @@ def test_more_partitions_than_the_lock_table_has_room_for_are_refused_before_any
     assert state(ledger.target) == as_found
 
 
-@EXHAUSTIVE
-def test_three_thousand_partitions_are_made_and_taken_back(postgres15, request, state):
+@pytest.fixture
+def roomy15(postgres15):
+    """PostgreSQL 15 with room for more locks; listed before the ledger, which goes before the server is restarted."""
     postgres15.restart(max_locks_per_transaction="2000")
-    try:
-        ledger = request.getfixturevalue("ledger15")
-        as_found = state(ledger.target)
-        ledger.plan.write_text(ledger.plan.read_text().replace("every: month", "every: day\n        ahead: 3000"))
-        resume(ledger)
-        assert ledger.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = 'entries'::regclass") == [(3002,)]
-        ledger.execute(
-            "INSERT INTO entries (at) SELECT now() + n * interval '1 day' FROM generate_series(1, 2999, 40) n"
-        )
-        undo(ledger)
-        assert ledger.execute("SELECT count(*) FROM entries") == [(len(as_found[1]) + 75,)]
-        ledger.execute("DELETE FROM entries WHERE at > now()")
-        assert state(ledger.target)[0] == as_found[0]
-    finally:
-        postgres15.restart()
+    yield
+    postgres15.restart()
+
+
+@EXHAUSTIVE
+def test_three_thousand_partitions_are_made_and_taken_back(roomy15, ledger15, state):
+    ledger = ledger15
+    as_found = state(ledger.target)
+    ledger.plan.write_text(ledger.plan.read_text().replace("every: month", "every: day\n        ahead: 3000"))
+    resume(ledger)
+    assert ledger.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = 'entries'::regclass") == [(3002,)]
+    ledger.execute("INSERT INTO entries (at) SELECT now() + n * interval '1 day' FROM generate_series(1, 2999, 40) n")
+    undo(ledger)
+    assert ledger.execute("SELECT count(*) FROM entries") == [(len(as_found[1]) + 75,)]
+    ledger.execute("DELETE FROM entries WHERE at > now()")
+    assert state(ledger.target)[0] == as_found[0]
 
 
 def test_on_postgresql_15_writers_lose_nothing_while_it_is_converted_and_undone(ledger15, state):
