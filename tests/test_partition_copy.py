@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from contextlib import contextmanager
 
 import psycopg
 import pytest
-from tests.fix_faults import strike_everywhere
+from tests.fix_faults import Proxy, strike_everywhere
 from tests.test_cli import playbook
 from tests.test_partition import (
+    QUICK,
     STEP,
     change_plan,
     described,
@@ -433,6 +435,66 @@ def test_an_owner_with_a_journal_in_a_file_on_a_server_in_new_york_over_the_chan
     assert wrong == [(0,)]
     assert [one.error for one in undoing.undo(copied.context(journal=journal))] == [""]
     assert (snapshot(copied.target), rows(copied)) == (as_found, written)
+
+
+@pytest.mark.parametrize(
+    ("marker", "delivered", "journal"),
+    [
+        (SWAP, True, "target"),
+        pytest.param(COPY, False, "target", marks=TOO_LONG),
+        pytest.param(COPY, True, "file", marks=TOO_LONG),
+        pytest.param(SWAP, False, "file", marks=TOO_LONG),
+        pytest.param(SWAP, True, "file", marks=TOO_LONG),
+    ],
+)
+def test_a_connection_lost_at_a_commit(copied, snapshot, monkeypatch, marker, delivered, journal):
+    as_found, written = snapshot(copied.target), rows(copied)
+    kept = {"journal": copied.folder / "journal.sqlite"} if journal == "file" else {}
+    proxy = Proxy(copied.target, marker.encode(), delivered=delivered)
+    try:
+        monkeypatch.setenv("SHOP_URL", proxy.url)
+        applied = copied.playbook(**kept).phase("1").apply()
+        assert proxy.cut == 1
+        if states(applied) == {STEP: "failed"}:
+            assert "run again to resume" in reason(applied)
+            applied = copied.playbook(**kept).phase("1").apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+    finally:
+        proxy.close()
+    monkeypatch.setenv("SHOP_URL", copied.url())
+    assert rows(copied) == written
+    assert [one.error for one in undoing.undo(copied.context(**kept))] == [""]
+    assert (snapshot(copied.target), rows(copied)) == (as_found, written)
+
+
+@TOO_LONG
+def test_a_transaction_that_it_meets_crosswise_goes_on(copied):
+    """It holds what the swap needs second, and asks for what the swap holds."""
+    context = copied.context()
+    context.policy = QUICK
+    stop, failures = threading.Event(), []
+
+    def cross():
+        with copied.target.connect() as writer:
+            while not stop.is_set():
+                try:
+                    with writer.transaction():
+                        writer.execute("UPDATE people SET name = name || '.' WHERE id = 1")
+                        writer.execute("SELECT pg_sleep(0.01)")
+                        writer.execute("UPDATE entries SET note = 'x' WHERE id = 5")
+                except psycopg.Error as error:
+                    failures.append(error)
+
+    writing = threading.Thread(target=cross)
+    writing.start()
+    try:
+        applied = Playbook(context).phase("1").apply()
+        assert states(applied) == {STEP: "applied"}, reason(applied)
+        assert [one.error for one in undoing.undo(context)] == [""]
+    finally:
+        stop.set()
+        writing.join()
+    assert failures == []
 
 
 def test_finished_it_gives_the_old_table_up_and_says_that_it_cannot_be_undone(copied):

@@ -67,6 +67,7 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
     ]
     indexes = [each.sql for each in statements if each.lock == "SHARE"]
     seconds: dict[str, float] = {}
+    told: list[tuple[float, str]] = []
 
     def plain(connection):
         connection.execute("INSERT INTO log_partitioned SELECT * FROM log")
@@ -99,7 +100,8 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
         with empty.connect() as connection:
             connection.execute("CHECKPOINT")
         started = time.monotonic()
-        ((_, state, _),) = Playbook(open_context(settings)).phase("1").apply().steps
+        context = open_context(settings, lambda text: told.append((round(time.monotonic() - started, 2), text)))
+        ((_, state, _),) = Playbook(context).phase("1").apply().steps
         seconds["copy"] = time.monotonic() - started
         assert state.status == "applied", state.reason
 
@@ -110,7 +112,7 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
     buffers = {name: _buffers(empty, name) for name in ("log", "log_unpartitioned", "unindexed")}
     with empty.connect() as connection:
         ((differ,),) = connection.execute(
-            "SELECT count(*) FROM (SELECT * FROM log EXCEPT ALL SELECT * FROM log_unpartitioned) d WHERE id < 10000000"
+            f"SELECT count(*) FROM (SELECT * FROM log EXCEPT ALL SELECT * FROM log_unpartitioned) d WHERE id < {COPY_ROWS}"
         ).fetchall()
         connection.execute("ALTER TABLE log RENAME TO done; ALTER TABLE log_unpartitioned RENAME TO log")
         connection.execute("DROP TABLE done; DROP FUNCTION log_changes_since() CASCADE; DROP TABLE log_changes_since")
@@ -127,6 +129,7 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
         "month_buffers_unindexed": buffers["unindexed"],
     }
     print(json.dumps({"benchmark": "partition by copying", **figures}))
+    print(*(f"{at:8.2f} s {text}" for at, text in told), sep="\n")
     assert differ == 0
     assert seconds["copy"] <= COPY_LIMIT * seconds["plain"]
     assert seconds["copy"] < seconds["batches"]
