@@ -11,8 +11,10 @@ import subprocess
 import psycopg
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 import fix_results
+from playbook.cli import app
 from playbook.settings import DEFAULT_PLAN, ROOT
 from playbook.target import sample
 
@@ -116,10 +118,14 @@ def test_the_commands_of_comparing_run(tmp_path):
 HELPS = {block.split()[2]: block for block in re.findall(r"```text\n(Usage: playbook .*?)```", README, re.S)}
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("command", sorted(HELPS))
 def test_the_help_text_is_the_programs_own(command):
-    done = bash(f".venv/bin/playbook {command} --help", COLUMNS="100", NO_COLOR="1", TERM="dumb")
-    assert HELPS[command].strip() == "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    done = CliRunner().invoke(app, [command, "--help"], prog_name="playbook", color=False)
+    assert HELPS[command].strip() == "\n".join(line.rstrip() for line in done.output.strip().splitlines())
+
+
+def test_the_commands_that_others_rely_on_show_their_help_here():
+    assert {"plan", "run", "monitor", "watch", "dashboard"} <= set(HELPS)
 
 
 def test_every_command_of_the_program_is_in_the_readme():
@@ -132,3 +138,13 @@ def test_every_command_of_the_program_is_in_the_readme():
 def test_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_commands_of_monitoring_run(foreign):
+    start = COMMANDS.index(".venv/bin/playbook monitor --every 30s --for 1h")
+    monitor, _, watch = COMMANDS[start : start + 3]
+    for command in (monitor.replace("30s", "1s").replace("1h", "2s"), f"{watch.replace('7d', '2s')} --every 1s"):
+        done = bash(command, PLAYBOOK_TARGET="env:DATABASE_URL", DATABASE_URL=foreign)
+        assert done.returncode == 0, (command, done.stderr)
+    assert "1.1/idx_content_search_optimization: not measured, by real traffic" in done.stdout
+    assert bash(".venv/bin/playbook undo", PLAYBOOK_TARGET="env:DATABASE_URL", DATABASE_URL=foreign).returncode == 0

@@ -38,7 +38,7 @@ INTERRUPTED = 130
 
 # Where nobody looks at a screen, a table is not cut to one: logs and pipes get whole names.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 200)
 
 TargetOption = Annotated[
     str | None,
@@ -55,6 +55,11 @@ JournalOption = Annotated[
     Path | None, typer.Option("--journal", help="Keep the journal in this file, not on the target.")
 ]
 
+EveryOption = Annotated[str, typer.Option("--every", help="An interval: 30s, 5m, 1h.")]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option("--metrics-url", help="Where your service answers its metrics. [env: PLAYBOOK_METRICS_URL]"),
+]
 SavedOption = Annotated[
     Path | None, typer.Option("--saved", help="Run exactly what `plan --save` wrote there, on the target as it was.")
 ]
@@ -283,6 +288,17 @@ def _open(settings: Settings, progress: Any = None) -> Context:
     return open_context(settings, progress or silent)
 
 
+@contextmanager
+def _ctrl_c_ends() -> Iterator[threading.Event]:
+    """Ctrl-C ends what is done here as SIGTERM does: after the work at hand, and with what was found."""
+    stop, before = _stopped(), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _stopped() -> threading.Event:
     """Set when a service manager asks the process to end."""
     stop = threading.Event()
@@ -332,6 +348,101 @@ def finish(
         finished = finishing.finish(context, tuple(steps or ()), apply=apply)
     print_finished(out, context, finished)
     raise typer.Exit(1 if any(one.error for one in finished) else 0)
+
+
+@app.command()
+def monitor(
+    every: EveryOption = "30s",
+    for_: Annotated[str | None, typer.Option("--for", help="Stop after: 10m, 8h, 7d. Default: on Ctrl-C.")] = None,
+    keep: Annotated[str, typer.Option("--keep", help="Forget samples that are older.")] = "30d",
+    metrics_url: MetricsOption = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 3 where a target was missed.")] = False,
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    apply: Annotated[
+        bool | None, typer.Option("--apply/--dry-run", help="Keep the history with the journal, on the target.")
+    ] = None,
+    scale: ScaleOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Sample the target again and again, keep what was seen, and judge the plan's targets at the end."""
+    from playbook.monitor.monitoring import Monitoring
+    from playbook.plan import schedule
+    from playbook.tell import print_taken, print_targets
+
+    interval, until = schedule.every(every), schedule.every(for_) if for_ else None
+    settings = _settings(target, plan=plan, scale=scale, journal=journal, apply=apply, metrics_url=metrics_url)
+    with _status() as progress:
+        context = _open(settings, progress)
+    watched = Monitoring(context, interval, until, schedule.every(keep))
+    err.print(escape(watched.told()))
+    with _ctrl_c_ends() as stop:
+        for taken in watched.run(stop):
+            print_taken(out, taken, json_lines=json_lines)
+            for line in watched.news():
+                err.print(escape(line))
+    judged = watched.targets()
+    print_targets(err if json_lines else out, judged)
+    raise typer.Exit(EXIT_GATE if gate and any(each.met is False for each in judged) else EXIT_OK)
+
+
+@app.command()
+def watch(
+    steps: Annotated[list[str], typer.Argument(metavar="STEP...", help="Steps of the plan.")],
+    for_: Annotated[str, typer.Option("--for", help="So long before, and so long after: 10m, 8h, 7d.")] = "7d",
+    every: EveryOption = "30s",
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    apply: Annotated[
+        bool | None, typer.Option("--apply/--dry-run", help="Apply the steps once enough was watched before.")
+    ] = None,
+    scale: ScaleOption = None,
+    map_: MapOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Judge steps by the target's real traffic, before they are applied and after; no query is replayed."""
+    from playbook.monitor.watching import Watching
+    from playbook.plan import schedule
+    from playbook.tell import print_traffic
+
+    span, interval = schedule.every(for_), schedule.every(every)
+    settings = _settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal, apply=apply)
+    with _status() as progress:
+        context = _open(settings, progress)
+        watched = Watching(context, tuple(steps), span, interval)
+    err.print(escape(watched.told()))
+    with _status() as progress, _ctrl_c_ends() as stop:
+        for stage in watched.run(stop):
+            progress(str(stage))
+            for line in stage.said:
+                err.print(escape(line))
+    print_traffic(out, watched.verdicts())
+
+
+@app.command()
+def dashboard(
+    every: EveryOption = "5s",
+    metrics_url: MetricsOption = None,
+    host: Annotated[
+        str, typer.Option("--host", help="The interface; another than loopback sends everything unencrypted.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    journal: JournalOption = None,
+) -> None:
+    """Show live metrics, targets and trends in a browser, on loopback and for whoever has the token, until Ctrl-C."""
+    from playbook.monitor import dashboard as page
+    from playbook.monitor.observer import Observer
+    from playbook.plan import schedule
+
+    interval = schedule.every(every)
+    settings = _settings(target, plan=plan, scale=scale, journal=journal, metrics_url=metrics_url)
+    with _status() as progress:
+        context = _open(settings, progress)
+    page.run(Observer(context, interval.seconds), host, port, lambda url: out.print(url, markup=False))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -47,6 +47,7 @@ class Settings:
     api_url: str | None = None
     api_paths: tuple[str, ...] = ("/",)
     api_rate: float = 5.0
+    metrics_url: str | None = None
 
     @property
     def embedded(self) -> bool:
@@ -97,6 +98,10 @@ class Settings:
             raise UsageError(f"budget {self.budget_s:g}: seconds for measuring each phase, from 1 to 86400")
         if self.api_url and not re.match(r"https?://[^/?#]+(/[^?#]*)?\Z", self.api_url):
             raise UsageError("the URL of your service must be like http://127.0.0.1:8000, with no ? or # in it")
+        if self.metrics_url and not re.match(r"https?://[^/?#@]+/[^?#]*\Z", self.metrics_url):
+            raise UsageError(
+                "the URL of your metrics must be like http://127.0.0.1:8000/metrics, with no @, ? or # in it"
+            )
         if wrong := [path for path in self.api_paths if not path.startswith("/")]:
             raise UsageError(f"path {wrong[0]} of your service: it must start with /")
         if not 0 < self.api_rate <= 1000:

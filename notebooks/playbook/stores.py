@@ -13,11 +13,13 @@ import psycopg
 from playbook.changes import preflight
 from playbook.changes.change import Finding
 from playbook.errors import Interrupted, TargetError, UsageError, one_line
-from playbook.target.sql import Statement, literal
+from playbook.target.sql import OWN, Statement, literal
 from playbook.target.watchdog import Connect
 
 SCHEMA = "playbook"
 TABLES = ("step", "statement")
+BESIDE = ("refresh", "detached", "sample", "usage", "usage_text", "run")
+"""What stands beside the journal once it is needed: the records of refreshes and of detached partitions, the history."""
 ELSE = "keep the journal in a file: --journal FILE"
 
 _STEP = """
@@ -94,8 +96,8 @@ class _SchemaState(NamedTuple):
 
 
 _MADE = "made by the playbook for its journal; `playbook uninstall` removes it"
-_STATE = """
-SELECT n.oid IS NOT NULL,
+_STATE = f"""
+{OWN} n.oid IS NOT NULL,
   2 = (SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
        WHERE c.relnamespace = n.oid
          AND (c.relname, a.attname) IN (('step', 'evidence'), ('statement', 'backend_start'))),
@@ -180,8 +182,8 @@ class TargetStore:
             state = self._state(connection)
             if not (state.ours or state.made):
                 return "nothing, since no journal stands there"
-            tables = f"DROP TABLE {SCHEMA}.step, {SCHEMA}.statement"
-            tables += f"; DROP TABLE IF EXISTS {SCHEMA}.refresh, {SCHEMA}.detached"
+            beside = ", ".join(f"{SCHEMA}.{table}" for table in BESIDE)
+            tables = f"DROP TABLE {SCHEMA}.step, {SCHEMA}.statement; DROP TABLE IF EXISTS {beside}"
             try:
                 connection.execute((f"DROP SCHEMA {SCHEMA} CASCADE" if state.made else tables).encode())
             except psycopg.errors.InsufficientPrivilege as error:
@@ -208,7 +210,7 @@ class FileStore:
     prefix = ""
 
     def __init__(self, path: Path, connect: Connect | None = None) -> None:
-        self._path = path
+        self.path = path
         self._connect = connect
         self._database = ""
         self.place = f"file {path}"
@@ -224,7 +226,7 @@ class FileStore:
 
     def has(self, table: str) -> bool:
         """Asked of the file, which is not made by that."""
-        if not self._path.exists():
+        if not self.path.exists():
             return False
         with self.session() as execute:
             return bool(execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
@@ -257,10 +259,10 @@ class FileStore:
         Raises:
             UsageError: it is no journal, or that of another database.
         """
-        if self._path.exists():
+        if self.path.exists():
             with self.session():
                 pass
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         return self.place
 
     @contextmanager
@@ -271,7 +273,7 @@ class FileStore:
             UsageError: the file cannot be opened, is no journal, or is that of another database.
         """
         try:
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("BEGIN IMMEDIATE")
@@ -281,14 +283,14 @@ class FileStore:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise UsageError(f"the journal file {self._path} cannot be used: {error}; name a writable file") from error
+            raise UsageError(f"the journal file {self.path} cannot be used: {error}; name a writable file") from error
 
     def _check(self, connection: sqlite3.Connection) -> None:
         known = connection.execute("SELECT name FROM sqlite_master WHERE name = 'target'").fetchall()
         kept = connection.execute("SELECT database FROM target").fetchone() if known else None
         if kept and self._connect and kept[0] != self._identity():
             raise UsageError(
-                f"{self._path} is the journal of {kept[0]}, and the target is {self._identity()}: name another file"
+                f"{self.path} is the journal of {kept[0]}, and the target is {self._identity()}: name another file"
             )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,6 +14,7 @@ from rich.table import Table
 from playbook import figures
 from playbook.markdown import headline
 from playbook.regressions import Compared, count
+from playbook.results import Limit, cut
 
 if TYPE_CHECKING:
     from playbook.context import Context
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from playbook.journal import Entry
     from playbook.maintaining import Maintained
     from playbook.matrix import MatrixItem
+    from playbook.monitor.metrics import DatabaseMetrics
+    from playbook.monitor.sampler import Taken
+    from playbook.monitor.traffic import TrafficVerdict
     from playbook.refreshing import Kept, Outcome
     from playbook.undoing import Undone
 
@@ -131,3 +138,83 @@ def print_undone(console: Console, context: Context, undone: list[Undone]) -> No
         console.print(escape(f"{context.target.label}: nothing is applied, so there is nothing to undo"))
     for one in undone:
         console.print(escape(f"{one.step}: {one.error or 'undone'}"))
+
+
+def print_taken(console: Console, taken: Taken, *, json_lines: bool = False) -> None:
+    """One sample: a line of its figures, or one JSON object for each side, under the plan's names."""
+    at = datetime.fromtimestamp(taken.sample.at, UTC)
+    for metrics in taken.metrics:
+        if json_lines:
+            from playbook.monitor.metrics import EVENT
+
+            told = {"event": EVENT, "source": metrics.source, "timestamp": at.isoformat(timespec="seconds")}
+            line = json.dumps({**told, "seconds": round(metrics.seconds, 3), **metrics.plan_names()})
+        else:
+            line = f"{at:%H:%M:%S} {metrics.source}: {_in_words(metrics)}"
+        console.print(line, markup=False)
+    if not json_lines:
+        for note in taken.sample.notes:
+            console.print(f"{at:%H:%M:%S} {note}", markup=False)
+
+
+def _in_words(metrics: DatabaseMetrics) -> str:
+    words = [
+        figures.count(metrics.total_queries, "queries"),
+        f"{figures.milliseconds(metrics.average_query_time)} mean",
+    ]
+    words += [f"{metrics.slow_query_count:,} slow"] if metrics.slow_query_count is not None else []
+    for name, value in (
+        ("pool peak", metrics.connection_pool_peak),
+        ("connections", metrics.connection_pool_utilization if metrics.source == "server" else None),
+        ("cache hits", metrics.cache_hit_rate),
+        ("buffer hits", metrics.buffer_cache_hit_rate),
+        ("errors", metrics.error_rate),
+    ):
+        words += [] if value is None else [f"{name} {figures.percent(value)}"]
+    return ", ".join(words)
+
+
+def print_targets(console: Console, targets: Iterable[Limit]) -> None:
+    """The plan's targets: what was wanted, what was measured, met or not; under a miss the slowest statements."""
+    words = {True: "met", False: "missed", None: figures.NOT_MEASURED}
+    rows = Table("target", "wanted", "measured", "", "how, or why not", box=None, pad_edge=False)
+    targets = list(targets)
+    for each in targets:
+        rows.add_row(escape(each.title or each.name), each.wanted, each.measured, words[each.met], escape(each.reason))
+    console.print(rows)
+    slowest = next((each.slowest for each in targets if each.met is False and each.slowest), ())
+    for each in slowest:
+        console.print()
+        console.print(each.head, markup=False)
+        console.print(each.text, markup=False)
+        for line in each.plan.splitlines():
+            console.print(f"    {line}", markup=False)
+
+
+def print_traffic(console: Console, verdicts: Iterable[TrafficVerdict]) -> None:
+    """Each step's statements before and after as the target's own users ran them."""
+    for found in verdicts:
+        before, after = map(figures.duration, found.seconds)
+        told = (
+            f"{found.step}: {found.verdict}, by {found.source} ({before} before, {after} after; nothing was replayed)"
+        )
+        console.print(escape(told))
+        rows = Table("statement", "calls", "before", "after", "speed-up", "verdict", box=None, pad_edge=False)
+        for each in found.statements:
+            rows.add_row(
+                escape(cut(each.text, _LONGEST_STATEMENT)),
+                f"{each.calls[0]:,} {figures.ARROW} {each.calls[1]:,}",
+                figures.milliseconds(each.before_ms),
+                figures.milliseconds(each.after_ms),
+                f"{figures.times(each.speedup)} {figures.interval(each.ci95) if each.ci95 else ''}".rstrip(),
+                each.verdict,
+            )
+        if found.statements:
+            console.print(rows)
+        for each in found.statements:
+            console.print(f"  {cut(each.text, 60)}: {each.reason}", markup=False)
+        console.print(escape(f"{found.controls} controls; {found.advice}"))
+        console.print()
+
+
+_LONGEST_STATEMENT = 80

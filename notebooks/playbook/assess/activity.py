@@ -8,12 +8,12 @@ the file of texts alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from playbook.target.sql import quote
+from playbook.target.sql import OWN, quote
 
 if TYPE_CHECKING:
     from playbook.assess.session import Session
@@ -23,13 +23,32 @@ TEXTS = 300
 """Statements whose texts are read, those that took longest."""
 _LONGEST_TEXT = 4_000
 
-# Behind the first word: PostgreSQL 18 keeps no comment before it.
-_MARK = "SELECT /* playbook */"
-
 Key: TypeAlias = tuple[int, int | None, bool]
 """User, queryid (None where it is hidden), and whether a client sent the statement itself."""
-Counts: TypeAlias = tuple[int, float, int]
-"""Calls, milliseconds of execution, and rows."""
+
+
+class Counts(NamedTuple):
+    """Of one statement: calls, milliseconds of execution, rows, blocks of shared buffers asked for.
+
+    `since` is from when on it counts, in seconds of the epoch: 0 before version 1.11 of the extension, which tell not.
+    """
+
+    calls: int
+    ms: float
+    rows: int
+    blocks: int
+    since: float
+
+    def less(self, before: Counts | None) -> Counts:
+        """What came since `before`. A statement that was evicted and came again counts from its coming.
+
+        That is seen by `since`, and where nothing tells that, by a counter that went down.
+        """
+        if before is None or self.since != before.since or self.calls < before.calls or self.blocks < before.blocks:
+            return self
+        ms = max(0.0, self.ms - before.ms)
+        return Counts(self.calls - before.calls, ms, self.rows - before.rows, self.blocks - before.blocks, self.since)
+
 
 _VIEW = """
 SELECT n.nspname::text AS schema, e.extversion AS version,
@@ -45,7 +64,8 @@ WHERE e.extname = 'pg_stat_statements'
 
 _STATEMENTS = """
 SELECT userid::bigint AS userid, queryid, {toplevel} AS toplevel,
-       sum(calls)::bigint AS calls, sum({time})::float8 AS ms, sum(rows)::bigint AS rows
+       sum(calls)::bigint AS calls, sum({time})::float8 AS ms, sum(rows)::bigint AS rows,
+       sum(shared_blks_hit + shared_blks_read)::bigint AS blocks, {since}::float8 AS since
 FROM {schema}.pg_stat_statements(false)
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 GROUP BY 1, 2, 3
@@ -68,6 +88,17 @@ class Snapshot:
     counts: Mapping[Key, Counts]
     dealloc: int | None
     reset_at: datetime | None
+
+    def less(self, first: Snapshot) -> dict[Key, Counts]:
+        """The statements that ended since `first`; since the reset, where there was one in between."""
+        was_reset = first.reset_at != self.reset_at
+        window = {}
+        for key, now in self.counts.items():
+            before = None if was_reset else first.counts.get(key)
+            hidden = key[1] is None and before is not None and now.calls < before.calls
+            # Hidden statements are counted together: when one of them is evicted, the rest have not begun anew.
+            window[key] = _NOTHING if hidden else now.less(before)
+        return {key: counts for key, counts in window.items() if counts.calls}
 
 
 @dataclass(frozen=True)
@@ -107,7 +138,7 @@ class Activity:
 
 def marked(sql: str) -> str:
     """A query of the checks, so that it can be told from those of the target's users."""
-    return _MARK + sql.strip().removeprefix("SELECT")
+    return OWN + sql.strip().removeprefix("SELECT")
 
 
 def snapshot(session: Session) -> Snapshot | None:
@@ -125,8 +156,11 @@ def snapshot(session: Session) -> Snapshot | None:
         schema=schema,
         toplevel="toplevel" if "toplevel" in view.columns else "true",
         time="total_exec_time" if "total_exec_time" in view.columns else "total_time",
+        since="coalesce(extract(epoch FROM max(stats_since) FILTER (WHERE queryid IS NOT NULL)), 0)"
+        if "stats_since" in view.columns
+        else "0",
     )
-    counts = {(row.userid, row.queryid, row.toplevel): (row.calls, row.ms, row.rows) for row in session.rows(sql)}
+    counts = {(row.userid, row.queryid, row.toplevel): Counts(*row[3:]) for row in session.rows(sql)}
     info: Any = (
         session.row(f"SELECT dealloc, stats_reset FROM {schema}.pg_stat_statements_info") if view.informed else None
     )
@@ -134,17 +168,16 @@ def snapshot(session: Session) -> Snapshot | None:
 
 
 def between(first: Snapshot | None, last: Snapshot | None, session: Session) -> Activity | None:
-    """The second snapshot less the first. A statement that was evicted and came again counts from its coming."""
+    """The second snapshot less the first."""
     if first is None or last is None:
         return None
-    was_reset = first.reset_at != last.reset_at
-    window = {key: _less(now, None if was_reset else first.counts.get(key)) for key, now in last.counts.items()}
+    window = last.less(first)
     texts = _texts(last, session)
-    own = {queryid for queryid, text in texts.items() if text.lstrip().startswith(_MARK)}
-    hidden = sum(ms for (_, queryid, _), (_, ms, _) in last.counts.items() if queryid is None)
+    own = {queryid for queryid, text in texts.items() if is_own(text)}
+    hidden = sum(counts.ms for (_, queryid, _), counts in last.counts.items() if queryid is None)
     return Activity(
         seconds=last.at - first.at,
-        window=_usages({key: counts for key, counts in window.items() if counts[0]}, texts, own, session),
+        window=_usages(window, texts, own, session),
         total=_usages(last.counts, texts, own, session),
         hidden_ms=hidden,
         dealloc=last.dealloc,
@@ -152,35 +185,44 @@ def between(first: Snapshot | None, last: Snapshot | None, session: Session) -> 
     )
 
 
-def _less(now: Counts, before: Counts | None) -> Counts:
-    if before is None or now[0] < before[0]:
-        return now
-    return now[0] - before[0], max(0.0, now[1] - before[1]), now[2] - before[2]
-
-
 def _texts(last: Snapshot, session: Session) -> dict[int, str]:
-    longest = sorted(((counts[1], key[1]) for key, counts in last.counts.items() if key[1] is not None), reverse=True)
-    ids = list(dict.fromkeys(queryid for _, queryid in longest))[:TEXTS]
-    sql = _TEXTS.format(schema=last.schema, longest=_LONGEST_TEXT)
-    return {row.queryid: row.query or "" for row in session.rows(sql, ids)} if ids else {}
+    longest = sorted(((counts.ms, key[1]) for key, counts in last.counts.items() if key[1] is not None), reverse=True)
+    return texts_of(list(dict.fromkeys(queryid for _, queryid in longest))[:TEXTS], last.schema, session)
+
+
+def texts_of(ids: Sequence[int], schema: str, session: Session) -> dict[int, str]:
+    """The texts of statements as the server keeps them, by queryid. It reads its whole file of texts for that."""
+    sql = _TEXTS.format(schema=schema, longest=_LONGEST_TEXT)
+    return {row.queryid: row.query or "" for row in session.rows(sql, list(ids))} if ids else {}
+
+
+def is_own(text: str) -> bool:
+    """Whether it is a query of the playbook's checks."""
+    return text.lstrip().startswith(OWN)
 
 
 def _usages(
     counts: Mapping[Key, Counts], texts: Mapping[int, str], own: set[int], session: Session
 ) -> tuple[Usage, ...]:
     """By text, users put together; nested statements are left out, since the one that called them holds their time."""
-    merged: dict[int | None, list[float]] = {}
-    for (_, queryid, toplevel), numbers in counts.items():
-        if queryid in own or not toplevel:
-            continue
-        sums = merged.setdefault(queryid, [0, 0.0, 0])
-        for place, number in enumerate(numbers):
-            sums[place] += number
     usages = [
-        Usage(_text(queryid, texts, session), int(calls), ms, int(rows))
-        for queryid, (calls, ms, rows) in merged.items()
+        Usage(_text(queryid, texts, session), each.calls, each.ms, each.rows)
+        for queryid, each in by_statement(counts, own).items()
     ]
     return tuple(sorted(usages, key=lambda usage: -usage.ms))
+
+
+def by_statement(counts: Mapping[Key, Counts], own: set[int]) -> dict[int | None, Counts]:
+    """Users put together, by queryid; without the statements of `own`, and without nested ones: see `_usages`."""
+    merged: dict[int | None, Counts] = {}
+    for (_, queryid, toplevel), each in counts.items():
+        if toplevel and queryid not in own:
+            sums = merged.get(queryid, _NOTHING)
+            merged[queryid] = Counts(*(a + b for a, b in zip(sums[:4], each[:4], strict=True)), since=0.0)
+    return merged
+
+
+_NOTHING = Counts(0, 0.0, 0, 0, 0.0)
 
 
 def _text(queryid: int | None, texts: Mapping[int, str], session: Session) -> str:

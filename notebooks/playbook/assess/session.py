@@ -18,6 +18,7 @@ from playbook.assess.masking import masked
 from playbook.context import Context
 from playbook.target.catalog import Catalog
 from playbook.target.connect import Server
+from playbook.target.sql import OWN
 
 STATEMENT_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 200
@@ -155,6 +156,6 @@ def _bound(connection: psycopg.Connection[Any], *, local: bool) -> None:
         "max_parallel_workers_per_gather": "0",
     }
     connection.execute(
-        "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, %s)"] * len(settings)),
+        f"{OWN} " + ", ".join(["pg_catalog.set_config(%s, %s, %s)"] * len(settings)),
         [value for pair in settings.items() for value in (*pair, local)],
     )

@@ -34,8 +34,8 @@ class DatabaseMetrics:
       pool's time-weighted mean and its peak (of what may be checked out), the result cache, statements that failed or
       found no connection;
     - server: times of execution by pg_stat_statements, the calls of statements whose mean exceeds `slow_ms` (what one
-      call took is not kept there), connections of those there may be, transactions rolled back of all. There
-      `cache_hit_rate` is None: the server knows nothing of a cache before it.
+      call took is not kept there), connections of those there may be. There `cache_hit_rate` and `error_rate` are None:
+      the server knows nothing of a cache before it, and counts no errors (a rollback is none: clients end reads so).
 
     `cache_hit_rate` is the application's cache, `buffer_cache_hit_rate` blocks found in shared buffers: two things that
     share a name.

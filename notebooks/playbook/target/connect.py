@@ -13,7 +13,7 @@ import psycopg
 from playbook.errors import Unreachable, Unsupported, UsageError, one_line
 from playbook.target import url as urls
 from playbook.target.pooling import PooledConnection
-from playbook.target.sql import literal
+from playbook.target.sql import OWN, literal
 
 SUPPORTED = range(13, 19)
 """Major versions that are accepted."""
@@ -95,7 +95,7 @@ class Target:
         else:
             settings = _SETTINGS | path
             connection.execute(
-                "SELECT " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
+                f"{OWN} " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
                 [text for pair in settings.items() for text in pair],
             )
             if not autocommit:

@@ -6,6 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+OWN = "SELECT /* playbook */"
+"""How the playbook's own questions begin, so that they can be told from those of the target's users.
+
+The comment stands behind the first word, since PostgreSQL 18 keeps none before it.
+"""
+
 _BARE = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 # PostgreSQL 18's pg_get_keywords() without the unreserved ones, as quote_ident() has it; a test holds it against the
