@@ -92,13 +92,16 @@ class TestFaults:
     def test_a_record_that_cannot_be_read_is_passed_over_and_told(self, history):
         history.add(sample(1000.0), {"1": Took(1, 1.0, 1, 1)})
         history.add(sample(1030.0))
+        history.keep_run({"run_id": "r1", "started_at": "2026-01-01T10:00:00+00:00"}, "proposals")
         with sqlite3.connect(history.file) as connection:
             connection.execute("UPDATE sample SET body = '{\"v\": 99}' WHERE seq = 1")
             connection.execute("UPDATE usage SET body = 'gone'")
+            connection.execute("UPDATE run SET body = 'gone'")
         connection.close()
         assert history.samples()[0] == [sample(1030.0)]
         assert history.slots() == []
-        assert len(history.said) == 2
+        assert history.results("r1") is None
+        assert len(history.said) == 3
         assert history.said[0].startswith("1 samples in file")
 
     def test_a_file_that_may_not_be_used_is_an_error_with_its_remedy(self, tmp_path):

@@ -44,10 +44,10 @@ FLOORS = [
     {"monitor"},
     {"phase"},
     {"table", "charts", "bars", "junit", "loading", "markdown"},
-    {"trees", "timeline"},
+    {"trees", "timeline", "latency_chart"},
     {"show", "report", "comparing"},
     {"health"},
-    {"application_views", "service_views", "views", "tell"},
+    {"application_views", "service_views", "monitoring_views", "views", "tell"},
     {"notebook", "run"},
     {"cli"},
 ]

@@ -74,7 +74,8 @@ def run(
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Execute the queries, without --apply too.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Phases to run: --only 1.1 3.2; 0 is the health check.")
+        list[str] | None,
+        typer.Option("--only", help="Phases to run: --only 1.1 3.2; 0 is the health check, 5 the monitoring."),
     ] = None,
     scale: ScaleOption = None,
     map_: MapOption = None,

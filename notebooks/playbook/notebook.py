@@ -26,9 +26,10 @@ PARAMETERS: dict[str, tuple[type, ...]] = {
 """What papermill may pass; None always means the environment's default."""
 
 
-def open_playbook(*, takes_s: float | None = None, **parameters: Any) -> Playbook:
+def open_playbook(*, takes_s: float | None = None, changes: str = "", **parameters: Any) -> Playbook:
     """Connects to the target, resolves the plan's names, sets up %sql, and shows what we are connected to.
 
+    `changes` says what a notebook changes where it may change something, unless that is the plan's steps.
     Outside IPython nothing is shown and %sql is left alone.
 
     Raises:
@@ -52,7 +53,7 @@ def open_playbook(*, takes_s: float | None = None, **parameters: Any) -> Playboo
         _bound_the_kernels_end()
         from IPython.display import display
 
-        display(banner(context, takes_s))
+        display(banner(context, takes_s, changes))
     return playbook
 
 

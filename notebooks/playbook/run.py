@@ -13,11 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from playbook import report
 from playbook.assess.assessment import NOTEBOOK
 from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import EXIT_FAILED, EXIT_GATE, EXIT_OK, PlaybookError, UsageError, one_line
-from playbook.monitor import targets
+from playbook.monitor import observation, targets
+from playbook.monitor.history import open_history
 from playbook.parts import merge, read_part, undo_sql
 from playbook.plan.workload import load
 from playbook.reviewing import verify
@@ -27,6 +30,10 @@ from playbook.target.connect import scrub
 
 CURRENT_STATE = NOTEBOOK
 """The health check, which no plan has to name: it comes first, on any target. `--only 0` runs it alone."""
+
+
+MONITORING = observation.NOTEBOOK
+"""The monitoring, which no plan has to name: it comes after the plan's own. `--only 5` runs it alone."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +104,24 @@ def run(
     )
     results["targets"] = targets.complete(context.plan.targets, results["targets"], results["metrics"])
     _write(settings.folder, results, context)
+    _keep(results, context, say)
     code = _exit_code(results, ended)
     missed = any(target["met"] is False for target in results["targets"])
     return RunResult(results, settings.folder, EXIT_GATE if gate and missed and code == EXIT_OK else code)
 
 
 def chosen_notebooks(context: Context, only: tuple[str, ...]) -> list[str]:
-    """The notebooks to run: the health check, then the plan's in its order, as far as this version has them.
+    """The notebooks to run: the health check, the plan's in its order, the monitoring; as far as this version has them.
 
     Raises:
         UsageError: `only` names a phase that the plan does not have, or one without a notebook.
     """
     first = [CURRENT_STATE] if "0" in only or not only else []
-    named = [phase_id for phase_id in only if phase_id != "0" or phase_id in {each.id for each in context.plan.phases}]
+    last = [MONITORING] if "5" in only or not only else []
+    of_plan = {each.id for each in context.plan.phases}
+    named = [phase_id for phase_id in only if phase_id not in {"0", "5"} or phase_id in of_plan]
     phases = [context.plan.phase(phase_id) for phase_id in named] if only else context.plan.phases
-    names = list(dict.fromkeys([*first, *(phase.notebook for phase in phases)]))
+    names = list(dict.fromkeys([*first, *(phase.notebook for phase in phases), *last]))
     there = [name for name in names if (NOTEBOOKS / f"{name}.ipynb").exists()]
     if only and (missing := [name for name in names if name not in there]):
         raise UsageError(f"--only {' '.join(only)}: there is no notebook {', '.join(missing)} in this version")
@@ -180,6 +190,17 @@ def _write(folder: Path, results: dict[str, Any], context: Context) -> None:
     (folder / "undo.sql").write_text(undo_sql(context), encoding="utf-8")
     report.write_html(results, folder / "report.html")
     report.write_junit(results, folder / "junit.xml")
+
+
+def _keep(results: dict[str, Any], context: Context, say: Callable[[str], None]) -> None:
+    """Into the target's history; a run that cannot be kept is none the worse."""
+    try:
+        history = open_history(context)
+        history.keep_run(results, context.plan.name)
+        for line in history.said:
+            say(line)
+    except (PlaybookError, psycopg.Error, OSError) as error:
+        say(f"the run is not kept in the history: {one_line(error)}")
 
 
 def _exit_code(results: dict[str, Any], ended: list[NotebookRun]) -> int:

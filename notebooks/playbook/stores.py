@@ -19,7 +19,7 @@ from playbook.target.watchdog import Connect
 SCHEMA = "playbook"
 TABLES = ("step", "statement")
 BESIDE = ("refresh", "detached", "sample", "usage", "usage_text", "run")
-"""What stands beside the journal once it is needed: the records of refreshes and of detached partitions, the history."""
+"""What stands beside the journal once it is needed: records of refreshes and of detached partitions, the history."""
 ELSE = "keep the journal in a file: --journal FILE"
 
 _STEP = """
@@ -144,7 +144,7 @@ class TargetStore:
         if not self.exists():
             return False
         with self.session() as execute:
-            return execute("SELECT to_regclass(?) IS NOT NULL", (f"{SCHEMA}.{table}",))[0][0]
+            return execute(f"{OWN} to_regclass(?) IS NOT NULL", (f"{SCHEMA}.{table}",))[0][0]
 
     def obstacles(self) -> list[Finding]:
         """A publication that would carry its rows, a schema of that name that is not ours, a missing privilege."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from playbook import answers, application_views, figures, health, service_views, show
+from playbook import answers, application_views, figures, health, monitoring_views, service_views, show
 from playbook.alternatives import Alternative, Alternatives
 from playbook.assess.assessment import Assessment, Overview, Remedies, Steps
 from playbook.context import Context
@@ -18,11 +18,11 @@ NOTEBOOK_START_S = 4.0
 """Kernel start and imports; what the banner adds to the time of measuring."""
 
 
-def banner(context: Context, takes_s: float | None = None) -> Shown:
+def banner(context: Context, takes_s: float | None = None, changes: str = "") -> Shown:
     """The first output: what we are connected to, whether anything will be changed, about how long it takes."""
     server, settings = context.target.server, context.settings
     assert server is not None
-    changes = f"the plan's steps are applied, with their journal in {context.journal.store.place}"
+    changes = changes or f"the plan's steps are applied, with their journal in {context.journal.store.place}"
     notes = []
     if not server.tested:
         notes.append(f"PostgreSQL {server.major} is accepted, but the playbook's own tests do not cover it.")
@@ -228,6 +228,7 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     Steps: health.steps,
     **application_views.VIEWS,
     **service_views.VIEWS,
+    **monitoring_views.VIEWS,
     Alternatives: alternatives,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""

@@ -6,10 +6,12 @@ is kept aside and a new one begun; a record that cannot be read is passed over. 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -24,11 +26,10 @@ from playbook.errors import UsageError
 from playbook.monitor.sample import Sample
 from playbook.stores import FileStore, Store
 from playbook.target.embedded import default_home
-from playbook.target.sql import OWN
 
 KEEP_DAYS = 30.0
 """For so long samples are kept, unless another time is asked for."""
-KEEP_RUNS = 100
+KEEP_RUNS = 30
 """Runs whose results are kept; the oldest go first, a baseline never."""
 SLOT_S = 300.0
 """What statements took is put together over so many seconds."""
@@ -174,7 +175,7 @@ class History:
             if baseline:
                 execute(f"UPDATE {table} SET baseline = 0 WHERE workload = ?", (workload,))
             execute(f"DELETE FROM {table} WHERE run_id = ?", (results["run_id"],))
-            values = (results["run_id"], workload, at, int(baseline), orjson.dumps(results).decode())
+            values = (results["run_id"], workload, at, int(baseline), _packed(results))
             execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", values)
             newest = f"SELECT run_id FROM {table} ORDER BY at DESC LIMIT {KEEP_RUNS}"
             execute(f"DELETE FROM {table} WHERE baseline = 0 AND run_id NOT IN ({newest})")
@@ -203,7 +204,7 @@ class History:
         """What a run found, as results.json has it; None of a run that is not kept, or cannot be read."""
         rows = self._read(f"SELECT body FROM {self.store.prefix}run WHERE run_id = ?", (run_id,))
         try:
-            return orjson.loads(rows[0][0]) if rows else None
+            return _unpacked(rows[0][0]) if rows else None
         except ValueError:
             self._say_broken(1, "runs")
             return None
@@ -229,7 +230,7 @@ class History:
         """A transaction with the tables there, or with None where they are not and need not be."""
         if self.file is not None:
             self._look_at(self.file)
-        if not self._stands and not self._exists():
+        if not self._stands and not self.store.has("run"):
             if not make:
                 yield None
                 return
@@ -237,19 +238,6 @@ class History:
         self._stands = True
         with self.store.session() as execute:
             yield execute
-
-    def _exists(self) -> bool:
-        if isinstance(self.store, FileStore):
-            if self.file is not None and not self.file.exists():
-                return False
-            if self.file is None and not self.store.exists():
-                return False
-            with self.store.session() as execute:
-                return bool(execute("SELECT 1 FROM sqlite_master WHERE name = 'run'"))
-        if not self.store.exists():
-            return False
-        with self.store.session() as execute:
-            return execute(f"{OWN} to_regclass('{self.store.prefix}run') IS NOT NULL")[0][0]
 
     def _make(self) -> None:
         if self.file is not None:
@@ -299,6 +287,23 @@ def local_file(context: Context) -> Path:
     label = context.target.label
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", label).strip("-")[:60]
     return default_home() / "history" / f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:10]}.sqlite"
+
+
+def _packed(results: Mapping[str, Any]) -> str:
+    """The rounds of every query are in it: a tenth of the room is enough."""
+    return base64.b64encode(zlib.compress(orjson.dumps(results))).decode("ascii")
+
+
+def _unpacked(body: str) -> dict[str, Any]:
+    """What `_packed` made.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return orjson.loads(zlib.decompress(base64.b64decode(body, validate=True)))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
 
 
 def _took(body: str) -> dict[str, Took]:

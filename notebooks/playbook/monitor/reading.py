@@ -149,12 +149,14 @@ class Span:
 
     @property
     def hit_rate_pct(self) -> float | None:
-        """The share of reads that the result cache answered; None without a cache, and without reads."""
-        if not self.cache:
-            return None
-        hits = self.cache["hits"] + self.cache["stale"]
-        asked = hits + self.cache["misses"] + self.cache["bypasses"]
-        return 100 * hits / asked if asked else None
+        """The share of reads that the result cache answered with a fresh value; None without a cache, or reads."""
+        asked = self.cache_asked
+        return 100 * self.cache["hits"] / asked if self.cache and asked else None
+
+    @property
+    def cache_asked(self) -> float:
+        """Reads that came to the result cache, whatever became of them."""
+        return sum(self.cache[name] for name in ("hits", "stale", "misses", "bypasses")) if self.cache else 0.0
 
     def metrics(self) -> DatabaseMetrics:
         """The plan's figures."""

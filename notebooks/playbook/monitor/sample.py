@@ -120,8 +120,7 @@ def figures_of_application(span: Span) -> dict[str, float]:
             "pool_waits": span.pool.waits,
         }
     if span.cache:
-        hits = span.cache["hits"] + span.cache["stale"]
-        found |= {"cache_hits": hits, "cache_asked": hits + span.cache["misses"] + span.cache["bypasses"]}
+        found |= {"cache_hits": span.cache["hits"], "cache_asked": span.cache_asked}
     return found
 
 
