@@ -109,8 +109,8 @@ def traffic(target):
         with target.connect(application_name="shop") as connection:
             while not stop.is_set():
                 connection.execute("SELECT id FROM orders WHERE status = 'open' ORDER BY created_at, id LIMIT 10")
-                for column in ("name", "city", "id"):
-                    connection.execute(f"SELECT count({column}) FROM customers".encode())
+                for asked in ("count(city)", "count(id)", "max(city)"):
+                    connection.execute(f"SELECT {asked} FROM customers".encode())
                 time.sleep(0.005)
 
     thread = threading.Thread(target=work)
@@ -126,8 +126,13 @@ class TestWatching:
     def test_it_watches_applies_and_watches_again(self, shop):
         shop.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         context = shop.context()
-        watching = Watching(context, ("1/orders_open",), every("4s"), every("1s"))
-        watching._every_s = watching._slot_s = 0.25  # as a week is to half a minute
+
+        def begun():
+            watching = Watching(context, ("1/orders_open",), every("4s"), every("1s"))
+            watching._every_s = watching._slot_s = 0.25  # as a week is to half a minute
+            return watching
+
+        watching = begun()
         with traffic(shop.target):
             stages = list(watching.run(threading.Event()))
         assert stages[0].name == "before"
@@ -142,9 +147,7 @@ class TestWatching:
         assert min(served.calls) > 50
         assert served.buffers[1] < served.buffers[0], "the index was used"
         assert served.verdict != "slower"
-        assert list(Watching(context, ("1/orders_open",), every("4s"), every("1s")).run(threading.Event())) == [], (
-            "what was watched is not watched again"
-        )
+        assert list(begun().run(threading.Event())) == [], "what was watched is not watched again"
 
     def test_what_cannot_be_watched_is_refused_before_anything_is_done(self, shop):
         with pytest.raises(UsageError, match="has no step 1/never"):

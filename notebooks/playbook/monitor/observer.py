@@ -59,8 +59,9 @@ class Observer:
         self._thread = threading.Thread(target=self._watch, name="observer", daemon=True)
 
     def start(self) -> None:
-        """Begins. What the history holds is there at once, the first sample after one interval."""
-        self._catch_up()
+        """Begins. A day of the history is there at once, the rest of it soon, the first sample after one interval."""
+        self._catch_up(RANGES["24h"])
+        self._kept_until, self._slots, self._caught_up = 0, [], -_CATCH_UP_S
         self._thread.start()
 
     def stop(self) -> None:
@@ -152,12 +153,12 @@ class Observer:
                 self._texts |= taken.texts
                 self._sequence += 1
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, span_s: float = RANGES["30d"]) -> None:
         """Reads what the journal says and what monitors have added to the history; now and then is enough."""
         if time.monotonic() - self._caught_up < _CATCH_UP_S:
             return
         self._caught_up = time.monotonic()
-        since = time.time() - RANGES["30d"]
+        since, whole = time.time() - span_s, self._kept_until == 0
         try:
             entries = self._context.journal.entries()
             new, until = self._history.samples(since, self._kept_until)
@@ -170,7 +171,9 @@ class Observer:
             return
         with self._lock:
             self._entries, self._kept_until, self._said = entries, until, said
-            self._kept = trend.in_order([*self._kept, *new]) if new else self._kept
+            self._kept = trend.in_order(new if whole else [*self._kept, *new])
+            if whole:
+                self._remembered.clear()
             self._slots = [*self._slots[:-1], *slots] if slots else self._slots
             self._texts = texts | self._texts
 
