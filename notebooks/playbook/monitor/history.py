@@ -95,8 +95,8 @@ class History:
 
     @property
     def place(self) -> str:
-        """Where it stands, in words."""
-        return self.store.place
+        """Where it stands, in words that hold no path of this machine where it is not one that somebody named."""
+        return f"file {self.file.name} in PLAYBOOK_HOME" if self.file else self.store.place
 
     def add(
         self,
