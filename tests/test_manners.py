@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from playbook import refreshing, undoing
@@ -122,6 +127,39 @@ def test_the_plan_goes_the_same_way_on_postgresql_15(prisma15, snapshot):
     assert walk(prisma15, "apply") == PRISMA
     assert {one.error for one in undoing.undo(prisma15.context())} == {""}
     assert snapshot(prisma15.target) == as_found
+
+
+@pytest.mark.exhaustive
+def test_headless_runs_keep_summary_and_constraints_with_evidence_and_undo_leaves_no_trace(place, snapshot):
+    as_found = snapshot(place.target)
+    for update in MENDED[place.variable]:
+        place.execute(update)
+    mapped = [part for names in place.map.items() for part in ("--map", "=".join(names))]
+
+    def command(*arguments):
+        program = Path(sys.executable).with_name("playbook")
+        subprocess.run([program, *arguments, "--target", f"env:{place.variable}"], check=True, capture_output=True)
+
+    def run(name):
+        folder = place.folder / name
+        command("run", "--apply", "--budget", "30", "--only", "3.1", "4.1", *mapped, "--out", folder)
+        found = json.loads((folder / "results.json").read_text())
+        assert {step["status"] for step in found["steps"]} == {"applied"}
+        assert [step["id"] for step in found["steps"]] == ["3.1/proposal_analytics_summary", *CHECKS]
+        return [
+            [row[k] for k in ("query", "before_ms", "after_ms", "same_rows", "verdict")] for row in found["comparisons"]
+        ]
+
+    first = run("first")
+    assert len(first) == 4
+    assert [row for row in first if not all(row[1:4])] == []
+    rows = "SELECT ctid, xmin, (SELECT count(*) FROM playbook.refresh) FROM proposal_analytics_summary ORDER BY 1"
+    kept = place.execute(rows)
+    assert run("second") == first, "the evidence that was kept"
+    assert place.execute(rows) == kept, "no row was refreshed, and no refresh recorded"
+    command("undo")
+    command("uninstall")
+    assert snapshot(place.target) == as_found
 
 
 @pytest.mark.exhaustive
