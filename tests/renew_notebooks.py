@@ -1,7 +1,8 @@
 """Makes the committed outputs of the notebooks anew: `.venv/bin/python tests/renew_notebooks.py [NAME ...]`.
 
 Each notebook runs on a sample of its own at the tests' scale, with no parameter, and is written back in place; what
-belongs to the one run (times of execution, papermill's notes) is left out.
+belongs to the one run (times of execution, papermill's notes) is left out. Before the scorecard, the plan's steps are
+applied and measured on its sample, briefly: it tells of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from playbook.settings import NOTEBOOKS
+from playbook.context import open_context
+from playbook.phase import Playbook
+from playbook.run import SCORECARD
+from playbook.settings import NOTEBOOKS, Settings
 
 SCALE = "0.02"
 
@@ -30,6 +34,8 @@ def renew(path: Path) -> None:
             "JUPYTER_PREFER_ENV_PATH": "1",
         }
         executed = Path(folder) / path.name
+        if path.stem == SCORECARD:
+            carry_out_the_plan(Path(folder) / "out")
         papermill.execute_notebook(
             str(path), str(executed), cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=["--log-level=ERROR"]
         )
@@ -42,6 +48,15 @@ def renew(path: Path) -> None:
         if cell.metadata.get("tags") == []:
             del cell.metadata["tags"]
     nbformat.write(notebook, path)
+
+
+def carry_out_the_plan(out: Path) -> None:
+    """Every phase, as its notebook walks it."""
+    context = open_context(Settings(scale=float(SCALE), budget_s=3, out=out))
+    for spec in context.plan.phases:
+        phase = Playbook(context).phase(spec.id)
+        for verb in (phase.check, phase.before, phase.apply, phase.after, phase.settle):
+            verb()
 
 
 if __name__ == "__main__":

@@ -43,11 +43,12 @@ FLOORS = [
     {"assess"},
     {"monitor"},
     {"phase"},
+    {"scorecard"},
     {"table", "charts", "bars", "junit", "loading", "markdown"},
     {"trees", "timeline", "latency_chart"},
     {"show", "report", "comparing"},
     {"health"},
-    {"application_views", "service_views", "monitoring_views", "views", "tell"},
+    {"application_views", "service_views", "monitoring_views", "scorecard_views", "views", "tell"},
     {"notebook", "run"},
     {"cli"},
 ]

@@ -15,7 +15,7 @@ from papermill.utils import find_first_tagged_cell_index
 
 from playbook.changes import kinds
 from playbook.plan.model import load
-from playbook.run import CURRENT_STATE, MONITORING
+from playbook.run import CURRENT_STATE, MONITORING, SCORECARD
 from playbook.settings import DEFAULT_PLAN, NOTEBOOKS
 
 STORY = ["Why", "Before", "Change", "After", "Verdict", "Undo", "Next"]
@@ -67,7 +67,7 @@ class TestContract:
         assert set(papermill.inspect_notebook(str(path))) == {"target", "apply", "plan", "scale", "out"}
 
     def test_a_phase_of_the_plan_names_it_or_every_plan_has_it(self, path):
-        assert path.stem in {CURRENT_STATE, MONITORING, *(phase.notebook for phase in PLAN.phases)}
+        assert path.stem in {CURRENT_STATE, MONITORING, SCORECARD, *(phase.notebook for phase in PLAN.phases)}
 
     def test_it_holds_calls_and_no_logic(self, path):
         code = [cell.source for cell in read(path).cells if cell.cell_type == "code"]

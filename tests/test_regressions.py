@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import psycopg
@@ -16,7 +17,8 @@ from markdown_it import MarkdownIt
 
 import fix_results
 import test_cli
-from playbook import parts, regressions
+from playbook import caching, parts, regressions, request_load
+from playbook.caching import Caching
 from playbook.context import open_context
 from playbook.markdown import document
 from playbook.phase import Playbook
@@ -114,6 +116,44 @@ def test_an_n_plus_one_put_back_is_caught_by_its_statements(embedded_phase):
     told = [each.reason for each in found.of("regression") if each.topic == "query"]
     assert told
     assert all(" statements became " in reason for reason in told)
+
+
+@pytest.mark.exhaustive
+def test_a_cache_switched_off_is_caught(embedded_phase, monkeypatch):
+    monkeypatch.setattr(request_load, "KEYS", 40)
+    monkeypatch.setattr(caching, "LOAD_S", 2.0)
+
+    def loaded(phase):
+        phase.check()
+        phase.before()
+        phase.apply()
+        Caching(phase).load()
+        return finished(phase)
+
+    kept, again = loaded(embedded_phase("2.2")), loaded(embedded_phase("2.2"))
+    assert alarms(compare(kept, again)) == set()
+    with monkeypatch.context() as broken:
+        broken.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+        off = loaded(embedded_phase("2.2"))
+    assert ("metric", "cache_hit_rate_pct") in alarms(compare(kept, off))
+    embedded_phase("2.2").undo()
+    undone = loaded(embedded_phase("2.2", apply=False))
+    assert ("step", "2.2/cached_proposals") in alarms(compare(kept, undone))
+
+
+@pytest.mark.exhaustive
+def test_twenty_runs_without_a_change_raise_no_alarm_and_each_dropped_index_does(embedded_phase, server):
+    first = run(embedded_phase("3.2"))
+    runs = [first, *(run(embedded_phase("3.2", apply=False)) for _ in range(20))]
+    found = [compare(old, new) for old, new in pairwise(runs)]
+    assert [sorted(alarms(each)) for each in found if alarms(each)] == []
+    for index in ("idx_hypothesis_validation_compound", "idx_performance_baseline_lookup"):
+        with psycopg.connect(**server.conninfo("proposals_0_02"), autocommit=True) as connection:
+            connection.execute(f"DROP INDEX {index}")
+        dropped = run(embedded_phase("3.2", apply=False))
+        assert ("step", f"3.2/{index}") in alarms(compare(runs[-1], dropped))
+        assert any(topic == "query" for topic, _ in alarms(compare(runs[-1], dropped)))
+        runs.append(dropped)
 
 
 CASES = ["orders_of_day", "orders_of_customer"]

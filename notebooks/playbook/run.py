@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from playbook import report
+from playbook import report, scorecard
 from playbook.assess.assessment import NOTEBOOK
 from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import EXIT_FAILED, EXIT_GATE, EXIT_OK, PlaybookError, UsageError, one_line
@@ -34,6 +34,8 @@ CURRENT_STATE = NOTEBOOK
 
 MONITORING = observation.NOTEBOOK
 """The monitoring, which no plan has to name: it comes after the plan's own. `--only 5` runs it alone."""
+SCORECARD = scorecard.NOTEBOOK
+"""The scorecard, which no plan has to name: it comes last, in a run of the whole plan. `--only 6` runs it alone."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,15 @@ def run(
 
 
 def chosen_notebooks(context: Context, only: tuple[str, ...]) -> list[str]:
-    """The notebooks to run: the health check, the plan's in its order, the monitoring; as far as this version has them.
+    """The notebooks to run: health check, the plan's in its order, monitoring, scorecard; as far as there are any.
 
     Raises:
         UsageError: `only` names a phase that the plan does not have, or one without a notebook.
     """
     first = [CURRENT_STATE] if "0" in only or not only else []
-    last = [MONITORING] if "5" in only or not only else []
+    last = [name for number, name in (("5", MONITORING), ("6", SCORECARD)) if number in only or not only]
     of_plan = {each.id for each in context.plan.phases}
-    named = [phase_id for phase_id in only if phase_id not in {"0", "5"} or phase_id in of_plan]
+    named = [phase_id for phase_id in only if phase_id not in {"0", "5", "6"} or phase_id in of_plan]
     phases = [context.plan.phase(phase_id) for phase_id in named] if only else context.plan.phases
     names = list(dict.fromkeys([*first, *(phase.notebook for phase in phases), *last]))
     there = [name for name in names if (NOTEBOOKS / f"{name}.ipynb").exists()]

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from playbook import answers, application_views, figures, health, monitoring_views, service_views, show
+from playbook import answers, application_views, figures, health, monitoring_views, scorecard_views, service_views, show
 from playbook.alternatives import Alternative, Alternatives
 from playbook.assess.assessment import Assessment, Overview, Remedies, Steps
 from playbook.context import Context
@@ -229,6 +229,7 @@ VIEWS: dict[type, Callable[[Any], Shown]] = {
     **application_views.VIEWS,
     **service_views.VIEWS,
     **monitoring_views.VIEWS,
+    **scorecard_views.VIEWS,
     Alternatives: alternatives,
 }
 """The view of each answer; `playbook.open` tells IPython of them."""

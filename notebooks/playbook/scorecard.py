@@ -1,0 +1,391 @@
+"""The plan's scorecard: its priority matrix with evidence, what it promised against what came of it, what it cost.
+
+The evidence is that of this run's parts, where its notebooks have written them, else what the journal has kept.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import exp, log
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from playbook import figures, outcome, parts
+from playbook.answers import NotApplicable
+from playbook.application import applied_switches
+from playbook.context import Context
+from playbook.plan.model import ExpectedImprovement, PriorityItem
+from playbook.results import SCHEMA, Comparison, Results, Step, read
+from playbook.settings import NOTEBOOKS
+from playbook.step import planned_steps
+
+if TYPE_CHECKING:
+    from playbook.phase import Playbook
+    from playbook.service.whole import Reduction, WholeComparison
+
+NOTEBOOK = "06_scorecard"
+"""It comes last; no plan has to name it."""
+ROUNDS = 6
+ROUND_S = 1.7
+KEYS, ASKED_BEFORE = 1200, 6000
+"""What is asked for, and how often before the load: 20 requests a second in the five minutes that a cache keeps."""
+FULL_S = 24.0
+"""Under a smaller budget for a phase all this is cut down in proportion."""
+FIGURES = {
+    "api_response_reduction_pct": ("p50_ms", "", "median time of all requests"),
+    "dashboard_load_reduction_pct": ("p50_ms", "analytics dashboard", "median time of the dashboard's requests"),
+    "database_load_reduction_pct": ("database_ms", "", "database time of a request, by all that is applied"),
+}
+"""By the name of what the plan expects: the figure of the load, its endpoint (all, where empty), and its words."""
+N_PLUS_ONE = "n_plus_one_eliminated_pct"
+_IN_PLACE = ("applied", "exists")
+_RANK = {"critical": 0, "high": 1, "medium": 2, "nice_to_have": 3}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of the priority matrix with its status and evidence; `why` stands where there is none."""
+
+    item: PriorityItem
+    status: str
+    evidence: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The items in the plan's order."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What the plan expects, before anything is measured."""
+
+    expected: tuple[ExpectedImprovement, ...]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the plan expects and what came of it, in per cent; `reason` tells where the value is from, or why it lacks.
+
+    `met` is None where it was not measured, and where the 95 % interval holds the limit: then it is unproven.
+    """
+
+    expected: ExpectedImprovement
+    value: float | None
+    ci95: tuple[float, float] | None
+    met: bool | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `results.json` lists it."""
+        return {
+            "name": self.expected.name,
+            "title": self.expected.title,
+            "low": self.expected.low,
+            "high": self.expected.high,
+            "unit": "%",
+            "value": None if self.value is None else round(self.value, 2),
+            "ci95": None if self.ci95 is None else [round(end, 2) for end in self.ci95],
+            "met": self.met,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The plan's promises, each judged."""
+
+    promises: tuple[Promise, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step. `gain` is the geometric mean of its proven speed-ups, None without any."""
+
+    step: Step
+    decision: outcome.Decision
+    verdicts: str
+    gain: float | None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Every step of the plan, and what those in place take of disk and of writers."""
+
+    steps: tuple[Outcome, ...]
+    size_bytes: float | None
+    unsized: int
+    dearest: Step | None
+    unpaid: int
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do next: what, with which step, what it may gain, and what it costs."""
+
+    what: str
+    step: str
+    gain: str
+    cost: str
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What to do next, the surest gain for the least cost first."""
+
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The whole service as found against all that is applied."""
+
+    found: WholeComparison
+
+
+class Scorecard:
+    """The scorecard of an opened playbook. Its figures go into the notebook's part of the results."""
+
+    def __init__(self, playbook: Playbook) -> None:
+        self.context = playbook.context
+        self._started_at, self._started = datetime.now(UTC), time.monotonic()
+        self._found = _evidence(self.context)
+        self._metrics: dict[str, float | None] = {}
+        self._whole: Whole | NotApplicable | None = None
+        self._promises: tuple[Promise, ...] = ()
+
+    def record(self, metrics: dict[str, float | None]) -> None:
+        """Adds figures to the notebook's part of the results."""
+        self._metrics |= {name: None if value is None else round(value, 4) for name, value in metrics.items()}
+        self._write()
+
+    def promised(self) -> Promises:
+        """What the plan expects."""
+        return Promises(self.context.plan.expected)
+
+    def matrix(self) -> Matrix:
+        """The priority matrix, with what became of each item."""
+        return Matrix(tuple(self._item(item) for item in self.context.plan.priorities))
+
+    def measure(self) -> Whole | NotApplicable:
+        """The whole service as found, on a pristine copy, against all that is applied, under the same load.
+
+        Its writes change a few rows of the sample.
+        """
+        self._whole = NotApplicable(reason) if (reason := self._hindrance()) else self._measured()
+        return self._whole
+
+    def _measured(self) -> Whole:
+        from playbook.service.whole import compare_whole
+
+        share = min(1.0, self.context.settings.budget_s / FULL_S)
+        whole = compare_whole(
+            self.context.target,
+            applied_switches(self.context),
+            rounds=ROUNDS,
+            round_s=ROUND_S * share,
+            keys=round(KEYS * share),
+            asked_before=round(ASKED_BEFORE * share),
+            progress=self.context.progress,
+        )
+        self.context.progress("")
+        self.record(whole.metrics())
+        return Whole(whole)
+
+    def expected(self) -> Expected:
+        """The plan's promises against what was measured."""
+        if self._whole is None:
+            self.measure()
+        self._promises = tuple(self._promise(each) for each in self.context.plan.expected)
+        self._write()
+        return Expected(self._promises)
+
+    def outcomes(self) -> Outcomes:
+        """Kept, dropped, covered, blocked, unproven; and what it costs."""
+        steps = tuple(self._outcome(step) for step in self._found.steps)
+        standing = [each.step for each in steps if each.step.status in _IN_PLACE]
+        sizes = [step.size_bytes for step in standing if step.size_bytes is not None]
+        paid = [step for step in standing if step.write_overhead_pct is not None]
+        return Outcomes(
+            steps,
+            sum(sizes) if sizes else None,
+            len(standing) - len(sizes),
+            max(paid, key=lambda step: step.write_overhead_pct or 0, default=None),
+            len(standing) - len(paid),
+        )
+
+    def next(self) -> Actions:
+        """What to do next, by gain per cost: first what costs nothing, then by the plan's priority."""
+        actions = [
+            *_undo_slower(self.outcomes().steps),
+            *_missing(self._found.steps),
+            *_unproven(self.outcomes().steps),
+        ]
+        actions += [
+            Action("look into it", "", f"{each.expected.title}: {each.reason}", figures.NOT_MEASURED)
+            for each in self._promises
+            if each.met is False
+        ]
+        return Actions(tuple(actions))
+
+    def finish(self) -> None:
+        """The last call of the notebook."""
+        if not self._promises:
+            self.expected()
+        self._write()
+
+    def _item(self, item: PriorityItem) -> Item:
+        steps = [step for step in self._found.steps if step.phase in item.phases]
+        if not steps:
+            return self._of_notebooks(item)
+        own = [each for step in steps for each in self._found.of(step)]
+        words = [outcome.status(step.status) for step in steps]
+        status = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        best = max((each for each in own if each.verdict == "faster"), key=lambda each: each.speedup or 0, default=None)
+        evidence = "; ".join(filter(None, (outcome.tally(each.verdict for each in own), _best(best))))
+        waiting = [step for step in steps if step.status not in _IN_PLACE]
+        why = "; ".join(dict.fromkeys(step.reason or f"{step.id} is not applied" for step in waiting))
+        return Item(item, status, evidence, why or ("" if evidence else "nothing of it was measured before and after"))
+
+    def _of_notebooks(self, item: PriorityItem) -> Item:
+        there = [name for name in item.notebooks if (NOTEBOOKS / f"{name}.ipynb").exists()]
+        if missing := [name for name in item.notebooks if name not in there]:
+            return Item(item, "missing", "", f"not in this version: {', '.join(missing)}")
+        if not there:
+            return Item(item, "not in the plan", "", "the plan names no phase and no notebook for it")
+        written = [name for name in there if parts.read_part(self.context.settings.folder, name)]
+        others = [name for name in there if name not in (*written, NOTEBOOK)]
+        status = "measured in this run" if not others else "there, not run"
+        return Item(item, status, ", ".join(there), f"not run in this run: {', '.join(others)}" if others else "")
+
+    def _promise(self, expected: ExpectedImprovement) -> Promise:
+        if expected.name == N_PLUS_ONE:
+            return self._eliminated(expected)
+        if expected.name not in FIGURES:
+            return Promise(expected, None, None, None, "no notebook measures it")
+        if not isinstance(self._whole, Whole):
+            return Promise(expected, None, None, None, self._whole.reason if self._whole else figures.NOT_MEASURED)
+        figure, endpoint, words = FIGURES[expected.name]
+        return judged(expected, self._whole.found.reduction(figure, endpoint), words)
+
+    def _eliminated(self, expected: ExpectedImprovement) -> Promise:
+        """Statements that N+1 patterns send, counted exactly: with every technique off, and with those applied."""
+        if reason := self._hindrance():
+            return Promise(expected, None, None, None, reason)
+        from playbook.application import Application
+
+        names = ("n_plus_one_statements_as_found", "n_plus_one_statements_optimized")
+        if any(self._found.metrics.get(name) is None for name in names):
+            application = Application(self)
+            application.detect_as_found()
+            application.detect()
+        as_found, now = (self._found.metrics.get(name, self._metrics.get(name)) for name in names)
+        if not as_found or now is None:
+            return Promise(expected, None, None, None, "the step that mends them is not applied")
+        value = 100 * (1 - now / as_found)
+        told = f"{as_found:,.0f} statements in N+1 patterns became {now:,.0f}, counted exactly"
+        return Promise(expected, value, (value, value), value >= expected.low, told)
+
+    def _hindrance(self) -> str:
+        if not self.context.target.embedded:
+            return (
+                "not applicable: it is measured on the reference service, which runs on the embedded sample only; "
+                "`playbook run --api-url` loads your own"
+            )
+        if not any(step.status in _IN_PLACE for step in self._found.steps):
+            return "nothing is applied, so there is nothing to hold the service as found against"
+        return ""
+
+    def _outcome(self, step: Step) -> Outcome:
+        own = self._found.of(step)
+        proven = [each.speedup for each in own if each.verdict == "faster" and each.speedup]
+        gain = exp(mean(map(log, proven))) if proven else None
+        return Outcome(step, outcome.decide(step, own), outcome.tally(each.verdict for each in own), gain)
+
+    def _write(self) -> None:
+        parts.write_part(
+            self.context.settings.folder,
+            NOTEBOOK,
+            {
+                "run_id": self.context.run_id,
+                "started_at": self._started_at.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - self._started, 3),
+                "expected": [each.to_json() for each in self._promises],
+                "metrics": self._metrics,
+            },
+        )
+
+
+def judged(expected: ExpectedImprovement, fell: Reduction, words: str) -> Promise:
+    """What was expected against how far a figure fell: met only with the whole of its 95 % interval."""
+    if fell.pct is None:
+        return Promise(expected, None, None, None, f"{words}: too few requests to tell")
+    ci95 = fell.ci95
+    low, high = ci95 or (fell.pct, fell.pct)
+    met = True if low >= expected.low else (False if high < expected.low else None)
+    reason = words if met is not None else f"{words}; unproven: its 95 % interval holds {expected.low:g} %"
+    return Promise(expected, fell.pct, ci95, met, reason)
+
+
+def _evidence(context: Context) -> Results:
+    """The steps with their comparisons: from this run's parts, else from the journal.
+
+    Raises:
+        UsageError: a part in the folder cannot be read.
+    """
+    found: list[dict[str, Any]] = []
+    for path in sorted((context.settings.folder / "parts").glob("*.json")):
+        if path.stem != NOTEBOOK:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+    told = {row["id"]: row for part in found for row in part.get("steps", ())}
+    compared = [row for part in found for row in part.get("comparisons", ())]
+    metrics = {name: value for part in found for name, value in part.get("metrics", {}).items()}
+    rows = []
+    for step in planned_steps(context):
+        if row := told.get(step.id):
+            rows.append(row)
+            continue
+        entry = step.entry()
+        kept = entry.evidence if entry else {}
+        rows.append(parts.step_row(step, step.check(), **{name: kept.get(name) for name in parts.COSTS}))
+        compared += kept.get("comparisons", ())
+    return read({"schema": SCHEMA, "steps": rows, "comparisons": compared, "metrics": metrics})
+
+
+def _best(comparison: Comparison | None) -> str:
+    return f"best: {comparison.label}, {comparison.change}" if comparison else ""
+
+
+def _undo_slower(outcomes: Sequence[Outcome]) -> Iterable[Action]:
+    for each in outcomes:
+        if each.decision.word == "undo":
+            yield Action("undo", each.step.id, each.decision.why, "none: `playbook undo` takes it back")
+
+
+def _missing(steps: Sequence[Step]) -> Iterable[Action]:
+    """Steps that wait for a person, by the plan's priority; what they would gain is not known before."""
+    waiting = [step for step in steps if step.status in {"blocked", "planned", "failed"}]
+    for step in sorted(waiting, key=lambda step: (step.status == "planned", _RANK.get(step.priority, len(_RANK)))):
+        what = {"blocked": "unblock", "planned": "apply", "failed": "mend"}[step.status]
+        yield Action(what, step.id, "not known before it is applied", step.reason or figures.size(step.size_bytes))
+
+
+def _unproven(outcomes: Sequence[Outcome]) -> Iterable[Action]:
+    """Steps that are kept without proof, those that take most room first: what they cost is known."""
+    kept = [
+        each for each in outcomes if each.step.status == "applied" and not each.gain and "unproven" in each.verdicts
+    ]
+    for each in sorted(kept, key=lambda each: -(each.step.size_bytes or 0)):
+        cost = f"{figures.size(each.step.size_bytes)}, writes {_paid(each.step)}"
+        yield Action("measure with more rows", each.step.id, f"so far: {each.verdicts}", cost)
+
+
+def _paid(step: Step) -> str:
+    return figures.write_cost(step.write_overhead_pct, step.write_overhead_ci95)
