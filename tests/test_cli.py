@@ -37,7 +37,7 @@ def playbook(*arguments, **environ):
 def ran(server, tmp_path_factory):
     """One headless run of phase 3.2 on the embedded sample, as CI would have it; its folder, and the process."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, playbook("run", "--only", "3.2", "--out", folder)
+    return folder, playbook("run", "--only", "3.2", "--baseline", "--out", folder)
 
 
 class TestRun:
@@ -96,6 +96,11 @@ class TestRun:
     def test_undo_sql_takes_back_what_is_applied(self, ran):
         text = (ran[0] / "undo.sql").read_text()
         assert "DROP INDEX CONCURRENTLY public.idx_hypothesis_validation_compound;" in text
+
+    def test_it_is_kept_as_the_baseline_of_later_ones(self, ran):
+        done = playbook("compare", "baseline", ran[0], "--gate", "--out", ran[0] / "compared")
+        assert done.returncode == 0, done.stderr
+        assert "no regression" in done.stdout
 
     def test_status_and_plan_tell_of_it(self, ran):
         assert "3.2/idx_hypothesis_validation_compound" in playbook("status").stdout

@@ -50,14 +50,12 @@ class TestPlaces:
         any_history.keep_run({"run_id": "other", "started_at": "2026-11-01T10:00:00+00:00"}, "shop")
         assert [run.run_id for run in any_history.runs("proposals")] == ["r2", "r1", "r0"]
         assert any_history.baseline("proposals").run_id == "r0", "the first one, until another is marked"
-        any_history.mark_baseline("r1")
+        any_history.keep_run({"run_id": "r1", "started_at": "2026-11-21T10:00:00+00:00"}, "proposals", baseline=True)
         assert any_history.baseline("proposals").run_id == "r1"
         assert any_history.baseline("shop").run_id == "other"
         assert any_history.baseline("none") is None
         assert any_history.results("r1")["run_id"] == "r1"
         assert any_history.results("never") is None
-        with pytest.raises(UsageError, match="no run never is kept"):
-            any_history.mark_baseline("never")
 
 
 class TestBounds:

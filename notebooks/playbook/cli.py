@@ -89,6 +89,9 @@ def run(
     measure_writes: Annotated[
         bool, typer.Option("--measure-writes", help="Measure the cost to writers on a foreign target too.")
     ] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Have later runs held against this one: compare baseline NEW.")
+    ] = False,
     api_url: Annotated[str | None, typer.Option("--api-url", help="Load your own service too, with GET alone.")] = None,
     api_path: Annotated[
         list[str] | None, typer.Option("--api-path", help="What to ask it for: --api-path /orders /orders/1")
@@ -119,7 +122,15 @@ def run(
     )
     with _status() as progress:
         watch = _watch(progress)
-        result = run_notebooks(settings, only=tuple(only or ()), gate=gate, progress=progress, watch=watch, say=_say)
+        result = run_notebooks(
+            settings,
+            only=tuple(only or ()),
+            gate=gate,
+            baseline=baseline,
+            progress=progress,
+            watch=watch,
+            say=_say,
+        )
     for line in report.summary_lines(result.results):
         out.print(escape(line))
     out.print(f"report: {escape(_near(result.folder / 'report.html'))}")
@@ -128,16 +139,30 @@ def run(
 
 @app.command()
 def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="The folder of a run.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The folder of a run, or `baseline`.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The folder of the run to hold against it.")],
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 3 on a regression or a missed target.")] = False,
     folder: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: beside NEW.")] = None,
+    target: TargetOption = None,
+    plan: PlanOption = None,
+    scale: ScaleOption = None,
+    journal: JournalOption = None,
 ) -> None:
-    """Hold a run against an earlier one; write compare.md and compare.junit.xml."""
+    """Hold a run against an earlier one; write compare.md and compare.junit.xml.
+
+    Where OLD is `baseline` it is the run that the target's history keeps as such.
+    """
     from playbook import comparing
     from playbook.tell import print_compared
 
-    done = comparing.compare(old, new, folder)
+    earlier: Any = old
+    if str(old) == "baseline":
+        from playbook.monitor.history import baseline_of
+
+        with _status() as progress:
+            context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        earlier = baseline_of(context)
+    done = comparing.compare(earlier, new, folder)
     print_compared(out, done.compared)
     out.print(f"summary: {escape(_near(done.markdown))}")
     raise typer.Exit(EXIT_GATE if gate and not done.compared.passes else EXIT_OK)

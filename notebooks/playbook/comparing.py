@@ -23,13 +23,15 @@ class Written:
     junit: Path
 
 
-def compare(old: Path, new: Path, out: Path | None = None) -> Written:
-    """Holds the run in `new` against the run in `old`; writes Markdown and JUnit XML into `out`, else beside `new`.
+def compare(old: Path | Results, new: Path, out: Path | None = None) -> Written:
+    """Holds the run in `new` against `old`, the folder of a run or what one found; writes Markdown and JUnit XML.
+
+    They are written into `out`, else beside `new`.
 
     Raises:
         UsageError: a folder holds no run, or one of another schema version; or `out` cannot be written to.
     """
-    compared = regressions.compare(read_run(old), read_run(new))
+    compared = regressions.compare(old if isinstance(old, Results) else read_run(old), read_run(new))
     folder = out or (new if new.is_dir() else new.parent)
     try:
         folder.mkdir(parents=True, exist_ok=True)

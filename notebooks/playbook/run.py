@@ -67,6 +67,7 @@ def run(
     *,
     only: tuple[str, ...] = (),
     gate: bool = False,
+    baseline: bool = False,
     progress: Progress,
     watch: Watch | None = None,
     say: Callable[[str], None] = silent,
@@ -74,7 +75,8 @@ def run(
     """Runs the plan's notebooks against the target, one after the other; a failed one does not stop the next.
 
     `say` is told, a line at a time, what a person should know before anything is changed. With `gate` the exit code of
-    a run that went well is 3 when a target of the plan was missed; one that was not measured is not missed.
+    a run that went well is 3 when a target of the plan was missed; one that was not measured is not missed. With
+    `baseline` later runs are held against this one.
 
     Raises:
         PlaybookError: before the first notebook starts: a wrong plan, phase or folder, a target that cannot be reached
@@ -106,7 +108,7 @@ def run(
     )
     results["targets"] = targets.complete(context.plan.targets, results["targets"], results["metrics"])
     _write(settings.folder, results, context)
-    _keep(results, context, say)
+    _keep(results, context, say, baseline=baseline)
     code = _exit_code(results, ended)
     missed = any(target["met"] is False for target in results["targets"])
     return RunResult(results, settings.folder, EXIT_GATE if gate and missed and code == EXIT_OK else code)
@@ -194,11 +196,11 @@ def _write(folder: Path, results: dict[str, Any], context: Context) -> None:
     report.write_junit(results, folder / "junit.xml")
 
 
-def _keep(results: dict[str, Any], context: Context, say: Callable[[str], None]) -> None:
+def _keep(results: dict[str, Any], context: Context, say: Callable[[str], None], *, baseline: bool) -> None:
     """Into the target's history; a run that cannot be kept is none the worse."""
     try:
         history = open_history(context)
-        history.keep_run(results, context.plan.name)
+        history.keep_run(results, context.plan.name, baseline=baseline)
         for line in history.said:
             say(line)
     except (PlaybookError, psycopg.Error, OSError) as error:

@@ -24,6 +24,7 @@ import orjson
 from playbook.context import Context
 from playbook.errors import UsageError
 from playbook.monitor.sample import Sample
+from playbook.results import Results, read
 from playbook.stores import FileStore, Store
 from playbook.target.embedded import default_home
 
@@ -180,20 +181,6 @@ class History:
             newest = f"SELECT run_id FROM {table} ORDER BY at DESC LIMIT {KEEP_RUNS}"
             execute(f"DELETE FROM {table} WHERE baseline = 0 AND run_id NOT IN ({newest})")
 
-    def mark_baseline(self, run_id: str) -> None:
-        """Makes a run that is kept the baseline of its workload.
-
-        Raises:
-            UsageError: there is no such run.
-        """
-        table = f"{self.store.prefix}run"
-        if run_id not in {run.run_id for run in self.runs()}:
-            raise UsageError(f"no run {run_id} is kept in {self.place}; `playbook run` keeps each one that it ends")
-        with self._session(make=True) as execute:
-            workload = f"SELECT workload FROM {table} WHERE run_id = ?"
-            execute(f"UPDATE {table} SET baseline = 0 WHERE workload = ({workload})", (run_id,))
-            execute(f"UPDATE {table} SET baseline = 1 WHERE run_id = ?", (run_id,))
-
     def runs(self, workload: str | None = None) -> list[KeptRun]:
         """The runs that are kept, the latest first."""
         sql = f"SELECT run_id, workload, at, baseline FROM {self.store.prefix}run ORDER BY at DESC"
@@ -280,6 +267,21 @@ def open_history(context: Context, *, make: bool = False) -> History:
         return History(store)
     file = local_file(context)
     return History(FileStore(file, context.target.connect), file)
+
+
+def baseline_of(context: Context) -> Results:
+    """What the run found that later ones of the plan are held against, on the target that was opened.
+
+    Raises:
+        UsageError: none is kept, or it cannot be read.
+    """
+    history = open_history(context)
+    kept = history.baseline(context.plan.name)
+    if kept is None:
+        raise UsageError(f"no run of the plan {context.plan.name} is kept in {history.place}: run it once")
+    if (found := history.results(kept.run_id)) is None:
+        raise UsageError(f"run {kept.run_id}, kept in {history.place}, cannot be read: playbook run --baseline")
+    return read(found)
 
 
 def local_file(context: Context) -> Path:
