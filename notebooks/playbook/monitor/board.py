@@ -141,7 +141,6 @@ def charts_of(points: Sequence[Point], limits: Mapping[str, float]) -> tuple[Cha
             tuple(line(f"p{p}", lambda point, p=p: point.statement_ms(p)) for p in (50, 95, 99)),
             Scale(figures.milliseconds, log=True),
         )
-    percent = Scale(figures.percent, least=100.0)
     return (
         latency,
         Chart(
@@ -160,7 +159,7 @@ def charts_of(points: Sequence[Point], limits: Mapping[str, float]) -> tuple[Cha
                 line("statements", lambda point: point.per_second("db_calls")),
                 line("requests", lambda point: point.per_second("requests")),
             ),
-            Scale(lambda value: figures.named("", value, "per s")),
+            Scale(_plain),
         ),
         Chart(
             "pool",
@@ -188,15 +187,38 @@ def charts_of(points: Sequence[Point], limits: Mapping[str, float]) -> tuple[Cha
                 line("waiting for a lock", lambda point: point.peak("waiting")),
                 line("idle in transaction", lambda point: point.peak("idle_in_transaction")),
             ),
-            Scale(lambda value: figures.named("", value), least=4.0),
+            Scale(_plain, least=4.0),
+        ),
+        Chart(
+            "longest",
+            "Longest open transaction",
+            (line("seconds", lambda point: point.peak("longest_transaction_s")),),
+            Scale(_plain, least=1.0),
+        ),
+        Chart(
+            "slow",
+            "Slow statements",
+            (
+                line("by the server", lambda point: point.sum("db_slow")),
+                line("by the application", lambda point: point.sum("query_slow")),
+            ),
+            Scale(_plain, least=4.0),
         ),
         Chart(
             "errors",
-            "Transactions rolled back (clients that only read may end so)",
-            (line("rolled back", lambda point: point.rolled_back_pct),),
-            percent,
+            "Failed, or rolled back (reads too end so)",
+            (
+                line("statements", lambda point: point.share_pct("query_failed", ["queries"])),
+                line("requests", lambda point: point.share_pct("request_failed", ["requests"])),
+                line("rolled back", lambda point: point.rolled_back_pct),
+            ),
+            Scale(figures.percent, least=1.0),
         ),
     )
+
+
+def _plain(value: float | None) -> str:
+    return figures.named("", value)
 
 
 def changes_of(entries: Sequence[Entry], since: float) -> tuple[Change, ...]:
