@@ -1,31 +1,60 @@
-"""Makes the README's picture of the report anew: `.venv/bin/python -m tests.renew_pictures out/<run id>`.
+"""Makes the README's pictures anew: `.venv/bin/python -m tests.renew_pictures out/<run id>`.
 
-The first screen of that run's report, as Chromium shows it on a laptop.
+The first screen of that run's report, and of the dashboard after a minute and a half of load on the reference service
+of the same sample, as Chromium shows them on a laptop.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import psycopg
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from tests.fix_browser import CHROMIUM, LAPTOP
 
-from playbook.settings import ROOT
+from playbook.application import applied_switches
+from playbook.context import open_context
+from playbook.monitor.dashboard import serving
+from playbook.monitor.observer import Observer
+from playbook.service import load, process, traffic
+from playbook.settings import ROOT, Settings
 
-PICTURE = ROOT / "data" / "proposals" / "report.png"
+REPORT, DASHBOARD = (ROOT / "data" / "proposals" / name for name in ("report.png", "dashboard.png"))
+LOAD_S, RATE_RPS = 90.0, 12.0
 
 
-def renew(run: Path) -> None:
+def photograph(url: str, picture: Path, height: int = LAPTOP[1]) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
-        page = browser.new_page(viewport={"width": LAPTOP[0], "height": LAPTOP[1]})
-        page.goto((run / "report.html").absolute().as_uri())
-        page.screenshot(path=PICTURE)
+        page = browser.new_page(viewport={"width": LAPTOP[0], "height": height})
+        page.goto(url)
+        page.screenshot(path=picture)
         browser.close()
+    Image.open(picture).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(picture, optimize=True)
+    print(picture.relative_to(ROOT))
+
+
+def renew_dashboard() -> None:
+    context = open_context(Settings.from_environ())
+    with psycopg.connect(**context.target.conninfo) as connection:
+        asked = traffic.of_sample(connection, 300)
+    with process.start(context.target.conninfo, applied_switches(context)) as service:
+        load.settle(service.url, asked.settled(3_000))
+        watched = replace(context, settings=replace(context.settings, metrics_url=f"{service.url}/metrics"))
+        with serving(Observer(watched, 1.0), "127.0.0.1", 0) as (server, listening, url):
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+            thread.start()
+            load.run([service.url], asked, rate=RATE_RPS, seconds=LOAD_S)
+            photograph(url, DASHBOARD, 1000)
+            server.should_exit = True
+            thread.join()
 
 
 if __name__ == "__main__":
-    renew(Path(sys.argv[1]))
-    print(PICTURE.relative_to(ROOT))
+    photograph((Path(sys.argv[1]) / "report.html").absolute().as_uri(), REPORT)
+    renew_dashboard()

@@ -25,6 +25,7 @@ from playbook.monitor.trend import Point
 NOW_S = 900.0
 """Targets and figures are of so many seconds, or of those since the dashboard began."""
 _LIVE = "15min"
+_SHORTEST_S = 60.0
 _CATCH_UP_S = 10.0
 _AGE_S = 60.0
 """What is put together of hours and days may be so old."""
@@ -113,14 +114,16 @@ class Observer:
     def _trend(self, span: str, changes: tuple[board.Change, ...]) -> tuple[board.Frame, list[Point]]:
         """The points of the span; of a long one they are put together now and then only."""
 
-        def made() -> tuple[float, list[Sample], list[Point]]:
+        def made() -> tuple[float, float, list[Sample], list[Point]]:
             until = time.time()
             since = until - RANGES[span]
             samples = [sample for sample in self._samples() if sample.at >= since]
-            return until, samples, trend.points(samples, since, until, board.POINTS)
+            if span == _LIVE and samples:  # a dashboard that has just begun shows what there is
+                since = max(since, min(samples[0].at - samples[0].seconds, until - _SHORTEST_S))
+            return since, until, samples, trend.points(samples, since, until, board.POINTS)
 
-        until, samples, points = made() if span in {_LIVE, "1h"} else self._fresh(f"trend {span}", made)
-        return board.frame_of(samples, points, until - RANGES[span], until, changes), points
+        since, until, samples, points = made() if span in {_LIVE, "1h"} else self._fresh(f"trend {span}", made)
+        return board.frame_of(samples, points, since, until, changes), points
 
     def _samples(self) -> list[Sample]:
         """Those of the history, and after the last of them those of now."""
