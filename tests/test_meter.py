@@ -216,7 +216,7 @@ seconds = st.lists(st.floats(min_value=1e-6, max_value=100), max_size=50)
 
 
 class TestLatencies:
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(seconds, seconds)
     def test_what_came_after_is_told_from_what_was_there(self, first, then):
         before = Latencies()
@@ -229,7 +229,7 @@ class TestLatencies:
         assert rest.bins() == alone.bins()
         assert rest.percentile_ms(95) == alone.percentile_ms(95)
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(seconds.filter(len))
     def test_a_percentile_is_right_to_three_digits_and_of_bins_to_26_percent(self, taken):
         latencies = Latencies()

@@ -40,6 +40,7 @@ KEYS, ASKED_BEFORE = 300, 3_000
 WATCH_S = 6.0
 DRY_WATCH_S = 3.0
 EVERY_S = 0.5
+PEAK_S = 1.1
 FULL_S = 24.0
 
 CODE = """\
@@ -140,6 +141,7 @@ class Monitoring:
             else:
                 load.run([url], asked, rate=RATE_RPS, seconds=0.0, warm_up_s=1.0)
             self.context.progress(f"{side}: {RATE_RPS:g} requests a second for {seconds:g} s")
+            time.sleep(PEAK_S)  # peaks are kept by the second: those of the warm-up are not to be in the first sample
             period = self._sampled(
                 context, url, lambda: load.run([url], asked, rate=RATE_RPS, seconds=seconds, warm_up_s=0)
             )
