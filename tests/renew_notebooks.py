@@ -1,8 +1,8 @@
 """Makes the committed outputs of the notebooks anew: `.venv/bin/python tests/renew_notebooks.py [NAME ...]`.
 
 Each notebook runs on a sample of its own at the tests' scale, with no parameter, and is written back in place; what
-belongs to the one run (times of execution, papermill's notes) is left out. Before the scorecard, the plan's steps are
-applied and measured on its sample, briefly: it tells of them.
+belongs to the one run (times of execution, papermill's notes) is left out. Before the monitoring and the scorecard, the
+plan's steps are applied and measured on its sample, briefly: they tell of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import papermill
 
 from playbook.context import open_context
 from playbook.phase import Playbook
-from playbook.run import SCORECARD
+from playbook.run import MONITORING, SCORECARD
 from playbook.settings import NOTEBOOKS, Settings
 
 SCALE = "0.02"
@@ -34,7 +34,7 @@ def renew(path: Path) -> None:
             "JUPYTER_PREFER_ENV_PATH": "1",
         }
         executed = Path(folder) / path.name
-        if path.stem == SCORECARD:
+        if path.stem in {MONITORING, SCORECARD}:
             carry_out_the_plan(Path(folder) / "out")
         papermill.execute_notebook(
             str(path), str(executed), cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=["--log-level=ERROR"]
