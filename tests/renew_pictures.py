@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def renew_dashboard() -> None:
         asked = traffic.of_sample(connection, 300)
     with process.start(context.target.conninfo, applied_switches(context)) as service:
         load.settle(service.url, asked.settled(3_000))
+        time.sleep(2)  # peaks are kept by the second: this burst is not to be in the picture
         watched = replace(context, settings=replace(context.settings, metrics_url=f"{service.url}/metrics"))
         with serving(Observer(watched, 1.0), "127.0.0.1", 0) as (server, listening, url):
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
