@@ -111,7 +111,8 @@ def execute(
     together with its done row, and whatever was committed after them. The intent stays, committed durably before, and
     the next run finds the statement not done, as after any other crash. The journal's next row (the next intent, or
     the closing of the step) waits for the disk, the lock long gone; before anything is told that does not commit with
-    the statement, as a journal in a file is, the log is waited for here.
+    the statement, as a journal in a file is, the log is waited for here. In the same way a round after which others
+    follow does not wait: how far it has come is kept in the database, and commits together with what it did.
 
     Raises:
         LockNotGranted: the lock was not to be had within the policy's limit; nothing was changed.
@@ -210,6 +211,8 @@ def _run(
                     if guard and statement.guarded:
                         guard(connection)
                     finished = repeating.take(connection.execute(statement.sql.encode()))
+                    if not finished:
+                        connection.execute("SET LOCAL synchronous_commit = off")
                     if joins and finished:
                         record.done(connection)
                 if brief and not joins:

@@ -110,6 +110,11 @@ class Span:
         return f"{self.count} {self.unit}{'' if self.count == 1 else 's'}"
 
 
+def step(every: Every) -> str:
+    """How long a period is, as an interval of PostgreSQL."""
+    return "3 months" if every == "quarter" else f"1 {every}"
+
+
 def bound(day: date, column_type: str) -> str:
     """Midnight of `day` in UTC as a literal of the key's type."""
     if column_type == "date":

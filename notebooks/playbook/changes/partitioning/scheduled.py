@@ -9,7 +9,7 @@ from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.ahead import local_indexes
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.names import fit
-from playbook.changes.partitioning.periods import Every, containing
+from playbook.changes.partitioning.periods import Every, containing, step
 from playbook.target.sql import literal
 
 _LABELS: dict[Every, str] = {
@@ -43,7 +43,7 @@ def job(cron: Cron, a: Attributes, key: str, every: Every, ahead: int, user: str
         token=token,
         parent=literal(a.qualified),
         every=every,
-        step="3 months" if every == "quarter" else f"1 {every}",
+        step=step(every),
         ahead=ahead,
         label=_LABELS[every],
     )
