@@ -129,12 +129,13 @@ def apply_statement(context: Context, step: str, change: Change, position: int, 
     context.ensure_held()
     if sent.state == "intent":
         _await_backend(context, sent, statement)
-    if sent.state == "intent" or statement.unless:
-        with context.connect() as connection:
-            if change.outcome(connection, statement) == "done":
-                record.done(connection)
-                return
-    _repair(context, change, statement)
+    with context.connect() as connection:
+        outcome = change.outcome(connection, statement)
+        if outcome == "done" and (sent.state == "intent" or statement.unless):
+            record.done(connection)
+            return
+    if outcome == "broken":
+        _mend(context, change, statement)
     execute(
         context.connect,
         statement,
@@ -151,7 +152,12 @@ def _repair(context: Context, change: Change, statement: Statement) -> None:
     """Removes what a cancelled or killed statement left behind."""
     with context.connect() as connection:
         broken = change.outcome(connection, statement) == "broken"
-    if broken and (remedy := change.repair(statement)):
+    if broken:
+        _mend(context, change, statement)
+
+
+def _mend(context: Context, change: Change, statement: Statement) -> None:
+    if remedy := change.repair(statement):
         _remove(context, remedy)
 
 

@@ -162,10 +162,8 @@ class Journal:
             )
 
     def _read(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
-        if not self.store.exists():
-            return []
-        with self.store.session() as execute:
-            return self._run(execute, sql, (self._plan, *values))
+        with self.store.reading() as execute:
+            return self._run(execute, sql, (self._plan, *values)) if execute else []
 
     def _run(self, execute: Callable[..., list[Any]], sql: str, values: Iterable[Any] = ()) -> list[Any]:
         return execute(sql.replace("%", self.store.prefix), tuple(values))

@@ -82,6 +82,9 @@ class Store(Protocol):
     def session(self) -> Any:
         """A context manager that yields `execute(sql, values) -> rows` and commits at its end."""
 
+    def reading(self) -> Any:
+        """The same for what is only read; it yields None where the tables do not stand."""
+
 
 class _SchemaState(NamedTuple):
     """What is known of schema `playbook`: `ours` when the journal stands there, `made` when the playbook made it."""
@@ -136,8 +139,7 @@ class TargetStore:
     def exists(self) -> bool:
         """Whether the journal stands and may be read: another role's is closed to this one."""
         with self._connect() as connection:
-            state = self._state(connection)
-            return state.ours and state.may_read
+            return self._stands(connection)
 
     def has(self, table: str) -> bool:
         """Asked of the catalog."""
@@ -164,6 +166,10 @@ class TargetStore:
         with self._connect() as connection, made_meanwhile, connection.transaction():
             for statement in self.statements():
                 connection.execute(statement.sql.encode())
+
+    def _stands(self, connection: psycopg.Connection[Any]) -> bool:
+        state = self._state(connection)
+        return state.ours and state.may_read
 
     @staticmethod
     def _state(connection: psycopg.Connection[Any]) -> _SchemaState:
@@ -197,11 +203,26 @@ class TargetStore:
         Raises:
             Interrupted: the connection was lost.
         """
+        with self._reached(), self._connect() as connection, connection.transaction():
+            yield within(connection)
+
+    @staticmethod
+    @contextmanager
+    def _reached() -> Iterator[None]:
         try:
-            with self._connect() as connection, connection.transaction():
-                yield within(connection)
+            yield
         except psycopg.OperationalError as error:
             raise Interrupted(f"the journal cannot be reached: {one_line(error)}; run again to resume") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[..., list[Any]] | None]:
+        """The same for what is only read; None where the journal does not stand. It takes one connection.
+
+        Raises:
+            Interrupted: the connection was lost.
+        """
+        with self._reached(), self._connect() as connection, connection.transaction():
+            yield within(connection) if self._stands(connection) else None
 
 
 class FileStore:
@@ -284,6 +305,15 @@ class FileStore:
                 connection.close()
         except sqlite3.Error as error:
             raise UsageError(f"the journal file {self.path} cannot be used: {error}; name a writable file") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[..., list[Any]] | None]:
+        """The same for what is only read; None where there is no journal."""
+        if not self.exists():
+            yield None
+            return
+        with self.session() as execute:
+            yield execute
 
     def _check(self, connection: sqlite3.Connection) -> None:
         known = connection.execute("SELECT name FROM sqlite_master WHERE name = 'target'").fetchall()
