@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from tests import fix_shop
 from tests.fix_faults import Proxy, strike_everywhere
 from tests.test_cli import playbook
 from tests.test_partition import (
@@ -512,3 +513,42 @@ def test_finished_it_gives_the_old_table_up_and_says_that_it_cannot_be_undone(co
     assert "the table that it was made from is gone; it stays partitioned" in undone.error
     assert (kind(copied), rows(copied)) == ("p", written)
     assert finishing.finish(copied.context(), apply=False) == []
+
+
+LONG_NAMED = "a" * 62 + "b"
+LONG_PLAN = f"""\
+name: long
+title: A log by month
+workload: workload.sql
+phases:
+  - id: "1"
+    title: Partitions
+    week: 1
+    priority: nice_to_have
+    notebook: partitions
+    steps:
+      - {{name: long, kind: partition, table: {LONG_NAMED}, key: at, every: month, route: copy, keep: always,
+         accept: per-partition uniqueness of id}}
+"""
+
+
+def test_a_name_of_63_bytes_is_copied_and_taken_back(empty, tmp_path, monkeypatch, snapshot):
+    rows_made = (
+        f"CREATE TABLE {LONG_NAMED} (id int PRIMARY KEY, at date NOT NULL, what text);"
+        f"CREATE INDEX {'c' * 63} ON {LONG_NAMED} (what);"
+        f"INSERT INTO {LONG_NAMED} SELECT n, date '2026-01-01' + n, 'what ' || n FROM generate_series(1, 90) n"
+    )
+    shop = fix_shop.lay_out(
+        empty, tmp_path, monkeypatch, plan=LONG_PLAN, workload="-- name: one\nSELECT 1;\n", rows=rows_made
+    )
+    as_found = snapshot(shop.target)
+    assert states(shop.playbook().phase("1").apply()) == {"1/long": "applied"}
+    partitions = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass"
+    with shop.target.connect() as connection:
+        names = [name for (name,) in connection.execute(partitions, [LONG_NAMED])]
+        held = connection.execute(f"SELECT count(*) FROM {LONG_NAMED} WHERE at < '2026-02-01'".encode()).fetchall()
+    assert max(map(len, names)) == 63
+    assert len(names) == len(set(names)) >= 5
+    assert held == [(30,)]
+    assert [one.error for one in undoing.undo(shop.context())] == [""]
+    assert snapshot(shop.target) == as_found
