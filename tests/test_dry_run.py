@@ -74,11 +74,12 @@ class Watched:
         return identify(Target(spec="env:READER_URL", conninfo=conninfo))
 
     def account(self) -> dict[str, Any]:
-        """Counters and full contents, once every session of a run has gone and so has reported."""
+        """Counters and full contents, once every session of a run or of pg_dump has gone and so has reported."""
         with self.target.connect() as connection:
             deadline = time.monotonic() + 60
             while connection.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'playbook %' AND datname = current_database()"
+                "SELECT 1 FROM pg_stat_activity WHERE application_name ~ '^(playbook |pg_dump$)' "
+                "AND datname = current_database()"
             ).fetchone():
                 assert time.monotonic() < deadline
                 time.sleep(0.02)

@@ -76,8 +76,9 @@ class Watchdog:
                 waits = {pid: waits.get(pid, now) for pid in blocked}
                 overdue = [pid for pid, since in waits.items() if now - since >= self._bound_s - self._poll_s]
                 if overdue:
-                    self._connection.execute("SELECT pg_catalog.pg_cancel_backend(%s)", [self._pid])
+                    # Said before it is done: the statement may end, and ask, before we hear that it was cancelled.
                     self.fired = f"it blocked backend {', '.join(map(str, sorted(overdue)))}"
+                    self._connection.execute("SELECT pg_catalog.pg_cancel_backend(%s)", [self._pid])
                     return
                 if self._observe:
                     self._observe(self._connection)
