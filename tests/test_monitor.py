@@ -146,6 +146,13 @@ class TestServer:
         with postgres15.connect() as admin:
             admin.execute("DROP DATABASE restarted WITH (FORCE)")
 
+    def test_behind_a_transaction_pooler_it_watches_too(self, pooled, watch):
+        watched = watch(pooled)
+        watched.run("SELECT 1", times=3)
+        taken = watched.take()
+        assert taken.sample.notes == ()
+        assert taken.metrics[0].total_queries >= 3
+
     def test_a_clock_that_was_moved_is_told(self, empty, watch):
         ahead = [0.0]
         watched = watch(empty, clock=lambda: time.time() + ahead[0])

@@ -6,6 +6,8 @@ import pytest
 from tests.fix_shop import PLAN, ROWS, WORKLOAD, Shop
 
 from playbook.errors import Unsupported
+from playbook.monitor.history import open_history
+from playbook.monitor.sampler import Sampler
 from playbook.target.connect import Target
 
 
@@ -46,3 +48,15 @@ def test_applying_is_refused_in_one_line(standby_shop):
     looked_at = standby_shop.context(apply=False)
     with pytest.raises(Unsupported, match=refused), looked_at.hold("apply"):
         pass
+
+
+def test_it_is_watched_and_its_history_stands_in_a_file(standby_shop):
+    context = standby_shop.context(apply=False)
+    with Sampler(context) as sampler:
+        sampler.take()
+        taken = sampler.take()
+    assert [each.source for each in taken.metrics] == ["server"]
+    history = open_history(context, make=True)
+    history.add(taken.sample)
+    assert len(history.samples()[0]) == 1
+    history.file.unlink()
