@@ -9,7 +9,7 @@ import pytest
 from playbook.errors import UsageError
 from playbook.monitor.history import History, Took
 from playbook.monitor.sample import Sample
-from playbook.monitor.trend import gaps, in_order, points, whole
+from playbook.monitor.trend import gaps, in_order, points
 from playbook.stores import FileStore, TargetStore
 
 DAY = 86_400.0
@@ -122,7 +122,7 @@ class TestTrend:
             ),
             Sample(20.0, 30.0, {"db_calls": 30, "db_ms": 100.0, "pool_mean_pct": 50.0, "pool_peak_pct": 20.0}, {30: 1}),
         ]
-        point = whole(taken, 0.0, 30.0)
+        [point] = points(taken, 0.0, 30.0, 1)
         assert (point.samples, point.sum("db_calls"), point.db_average_ms) == (2, 40, 5.0)
         assert (point.mean("pool_mean_pct"), point.peak("pool_peak_pct"), point.per_second("db_calls")) == (40, 90, 1.0)
         assert point.request_ms(95) == 10.0

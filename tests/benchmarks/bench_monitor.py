@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from playbook.evidence.statistics import ratio
@@ -25,7 +26,7 @@ from playbook.monitor.sampler import Sampler
 from playbook.settings import NOTEBOOKS
 
 PATHS = ("/proposals/p0000010", "/content", "/approvals", "/validation-issues")
-ROUNDS, BLOCKS, CLIENTS, REQUESTS = 14, 2, 3, 120
+ROUNDS, BLOCKS, CLIENTS, REQUESTS = 12, 2, 3, 16
 LEAST = 0.97
 """Of the throughput without the meter."""
 SHARE_PCT = 0.5
@@ -39,8 +40,8 @@ meter.Meter = lambda *_, **__: type("Nothing", (), {"attach": lambda self, app: 
 
 
 @contextmanager
-def served(conninfo, *, metered: bool) -> Iterator[str]:
-    """The reference service as found, with the meter that it carries or without."""
+def served(conninfo, *, metered: bool) -> Iterator[tuple[str, int]]:
+    """The reference service as found, with the meter that it carries or without: its URL, and its process."""
     code = ("" if metered else _BARE) + "from playbook.service import process; process.main()"
     child = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -52,15 +53,26 @@ def served(conninfo, *, metered: bool) -> Iterator[str]:
     try:
         child.stdin.write(json.dumps({"conninfo": dict(conninfo), "switches": {}}) + "\n")
         child.stdin.flush()
-        yield json.loads(child.stdout.readline())["url"]
+        yield json.loads(child.stdout.readline())["url"], child.pid
     finally:
         child.stdin.close()
         child.wait(20)
         child.stdout.close()
 
 
-def seconds_for(url: str) -> float:
-    """Several clients at once ask one after the other; how long all of them took."""
+def cpu_ms(pid: int) -> float:
+    """What all threads of a process have had of the processors, to the nanosecond."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
+def milliseconds_for(url: str, pid: int) -> tuple[float, float]:
+    """Several clients at once ask one after the other: how long all of them took, and the service's processor time.
+
+    The service works on one processor, so what a request takes of that bounds how many it answers; and unlike the time
+    on the clock it does not depend on who else is at work on the machine.
+    """
+    before = cpu_ms(pid)
     place = urlsplit(url)
 
     def ask() -> None:
@@ -76,25 +88,31 @@ def seconds_for(url: str) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - began
+    return 1000 * (time.perf_counter() - began), cpu_ms(pid) - before
 
 
 def test_the_meter_leaves_the_service_its_throughput(as_found):
     clocked: dict[bool, list[list[float]]] = {False: [], True: []}
+    used: dict[bool, list[list[float]]] = {False: [], True: []}
     conninfo = as_found.target.conninfo
     with served(conninfo, metered=False) as bare, served(conninfo, metered=True) as metered:
-        for url in (bare, metered):
-            seconds_for(url)
+        for service in (bare, metered):
+            milliseconds_for(*service)
         for _ in range(BLOCKS):
-            for blocks in clocked.values():
+            for blocks in (*clocked.values(), *used.values()):
                 blocks.append([])
             for number in range(ROUNDS):
                 for with_it in (False, True) if number % 2 else (True, False):
-                    clocked[with_it][-1].append(1000 * seconds_for(metered if with_it else bare))
-    found = ratio(clocked[False], clocked[True])
-    rps = [CLIENTS * REQUESTS / (min(map(min, clocked[side])) / 1000) for side in (False, True)]
-    print(f"\nthroughput with the meter: {100 * (found.speedup - 1):+.2f} % [{100 * (found.ci95[0] - 1):+.2f}, "
-          f"{100 * (found.ci95[1] - 1):+.2f}]; at best {rps[0]:.0f} -> {rps[1]:.0f} requests/s (limit -3 %)")  # fmt: skip
+                    wall, cpu = milliseconds_for(*(metered if with_it else bare))
+                    clocked[with_it][-1].append(wall)
+                    used[with_it][-1].append(cpu)
+    for what, sides in (("by the clock", clocked), ("by processor time", used)):
+        found = ratio(sides[False], sides[True])
+        low, high = (100 * (end - 1) for end in found.ci95)
+        print(
+            f"\nthroughput with the meter, {what}: {100 * (found.speedup - 1):+.2f} % [{low:+.2f}, {high:+.2f}] (limit -3 %)"
+        )
+    print(f"{sum(map(sum, used[False])) / (ROUNDS * BLOCKS * CLIENTS * REQUESTS):.2f} ms of a processor for a request")
     assert found.speedup >= LEAST
 
 
@@ -148,6 +166,9 @@ def test_thirty_days_of_history_are_shown_soon(empty, context_of):
     observer = Observer(context, every_s=5.0)
     observer.start()
     started = time.perf_counter() - began
+    while len(observer._kept) < 80_000:
+        time.sleep(0.01)
+    whole = time.perf_counter() - began
     spans = {}
     for span in ("15min", "24h", "30d"):
         began = time.perf_counter()
@@ -156,5 +177,6 @@ def test_thirty_days_of_history_are_shown_soon(empty, context_of):
     observer.stop()
     history.file.unlink()
     told = ", ".join(f"{span} {seconds:.2f} s" for span, seconds in spans.items())
-    print(f"\n30 days at 30 s ({size / 1e6:.0f} MB): read in {started:.2f} s; boards: {told} (limit {USABLE_S} s)")
-    assert started + spans["30d"] <= USABLE_S
+    print(f"\n30 days at 30 s ({size / 1e6:.0f} MB): a day read in {started:.2f} s, all in {whole:.2f} s; boards: {told} "
+          f"(limit {USABLE_S} s)")  # fmt: skip
+    assert whole + spans["30d"] <= USABLE_S

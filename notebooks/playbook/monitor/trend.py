@@ -121,12 +121,6 @@ def points(samples: Iterable[Sample], since: float, until: float, most: int = 24
     return made
 
 
-def whole(samples: Iterable[Sample], since: float, until: float) -> Point:
-    """All samples between two moments as one point."""
-    [point] = points(samples, since, until, 1)
-    return point
-
-
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
     """Samples in the order they were taken, none before the one that came first: a clock may have been turned back."""
     ordered: list[Sample] = []
