@@ -249,12 +249,16 @@ def test_the_command_serves_on_loopback_until_ctrl_c(server):
     process = subprocess.Popen(
         [COMMAND, "dashboard", "--every", "1s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    address = process.stdout.readline().strip()
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{40,}", address), process.stderr.read()
-    with httpx.Client(follow_redirects=True) as client:
-        assert "embedded sample proposals_0_02" in client.get(address).text
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    try:
+        address = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{40,}", address)
+        with httpx.Client(follow_redirects=True) as client:
+            assert "embedded sample proposals_0_02" in client.get(address).text
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode in {0, 130}
     assert "Traceback" not in said
 

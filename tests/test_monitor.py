@@ -295,9 +295,12 @@ class TestCommand:
         process = subprocess.Popen(
             [COMMAND, "monitor", "--every", "1s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        line = process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=60)
+        try:
+            line = process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            rest, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert "server: " in line
         assert process.returncode == 0, errors
         assert "Database query time, average" in rest
