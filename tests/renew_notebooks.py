@@ -55,7 +55,7 @@ def carry_out_the_plan(out: Path) -> None:
     context = open_context(Settings(scale=float(SCALE), budget_s=3, out=out))
     for spec in context.plan.phases:
         phase = Playbook(context).phase(spec.id)
-        for verb in (phase.check, phase.before, phase.apply, phase.after, phase.settle):
+        for verb in (phase.check, phase.before, phase.apply, phase.after, phase.settle, phase.finish):
             verb()
 
 

@@ -36,7 +36,7 @@ def applied(folder: Path, scale: float, *phases: str):
     context = open_context(Settings(scale=scale, out=folder, budget_s=1))
     for phase in phases:
         done = Playbook(context).phase(phase).apply()
-        assert {state.status for _, state in done.steps} == {"applied"}
+        assert {state.status for _, state, _ in done.steps} == {"applied"}
     return context
 
 
