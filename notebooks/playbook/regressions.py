@@ -27,6 +27,9 @@ Word = Literal["regression", "changed", "better", "same", "not compared"]
 WORDS: tuple[Word, ...] = ("regression", "changed", "better", "not compared", "same")
 """In the order they are told."""
 
+FELT_MS = 0.2
+"""Two runs of a query that takes a tenth of a millisecond differ by more than a quarter where nothing was changed: what
+is less apart than this is the machine's. A changed plan, buffers and counts are judged all the same."""
 SLOWER = 1.25
 """By how much a query has to be slower than in the old run, by the statistics and beside the controls."""
 LEAST = 1.10
@@ -230,7 +233,7 @@ class _Queries:
             # What only did not fit into the budget of its run is planned all the same.
             told = "no rounds on both sides" if old.rounds or new.rounds else ""
             return "not compared", new.error or (f"in the old run: {old.error}" if old.error else told)
-        if 1 / LEAST < new.median_ms / old.median_ms < LEAST:
+        if 1 / LEAST < new.median_ms / old.median_ms < LEAST or abs(new.median_ms - old.median_ms) < FELT_MS:
             return "same", ""
         from playbook.evidence.statistics import judge  # here, since NumPy takes a while to import
 
