@@ -194,7 +194,7 @@ class Names:
         target = next((mapping[key] for key in keys if key in mapping), None)
         if target is None:
             return None
-        wanted = _parts(target)[-1]
+        wanted = parts_of(target)[-1]
         alike = [column for column in table.columns if fold(column.name) == fold(wanted)]
         if found := table.column(wanted) or (alike[0] if len(alike) == 1 else None):
             return found
@@ -203,7 +203,7 @@ class Names:
     def _taken(self, relation: str, table: Table) -> set[str]:
         """The columns that the user gave to names of the plan: no other name means them."""
         owners = {relation, table.name, f"{table.schema}.{table.name}"}
-        return {_parts(target)[-1] for key, target in self._mapping.items() if key.rpartition(".")[0] in owners}
+        return {parts_of(target)[-1] for key, target in self._mapping.items() if key.rpartition(".")[0] in owners}
 
     def _of_any_kind(self, name: str) -> Table | None:
         """The one relation of that name, whatever it is; None where there are two."""
@@ -257,13 +257,13 @@ def fold(name: str) -> str:
 
 
 def _split(name: str) -> tuple[str | None, str]:
-    parts = _parts(name)
+    parts = parts_of(name)
     if len(parts) > 2:
         raise PlanError(f"{name} is no relation: write NAME or SCHEMA.NAME, and a part with a dot in double quotes")
     return (parts[0] if len(parts) == 2 else None), parts[-1]
 
 
-def _parts(name: str) -> list[str]:
+def parts_of(name: str) -> list[str]:
     """`app."Audit.Trail"` is `app` and `Audit.Trail`."""
     parts, at = [], 0
     while match := _PART.match(name, at):
