@@ -58,8 +58,9 @@ def _families(reading: Reading) -> Iterator[Any]:
         yield _histogram("http_server_request_duration_seconds", "Duration of a request", reading.request_latencies)
     if reading.pool is not None:
         yield from _pool_families(reading.pool)
+    metrics = reading.since(None).metrics()
     for name, (alias, unit, what) in ALIASES.items():
-        value = getattr(reading.since(None).metrics(), name)
+        value = getattr(metrics, name)
         if value is None:
             continue
         family = CounterMetricFamily if unit == "total" else GaugeMetricFamily

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from playbook.assess.activity import Counts
 from playbook.monitor.latencies import Latencies
 from playbook.monitor.reading import Span
 from playbook.monitor.server import ServerSpan
@@ -84,8 +85,8 @@ class Sample:
             raise ValueError(f"no sample: {error}") from None
 
 
-def figures_of_server(span: ServerSpan, own: set[int]) -> dict[str, float]:
-    """What is kept of a server's span; of statements nothing where they are not counted."""
+def figures_of_server(span: ServerSpan, statements: Mapping[int | None, Counts]) -> dict[str, float]:
+    """What is kept of a server's span, with these of its statements; of them nothing where they are not counted."""
     sessions = span.sessions
     found: dict[str, float] = {
         name: getattr(span, name) for name in ("hit", "read", "commits", "rollbacks", "deadlocks")
@@ -95,7 +96,6 @@ def figures_of_server(span: ServerSpan, own: set[int]) -> dict[str, float]:
     if span.most_connections > 0:
         found["connections_pct"] = found["connections_peak_pct"] = 100 * sessions.used / span.most_connections
     if span.statements is not None:
-        statements = span.by_statement(own)
         metrics = span.metrics(statements)
         found["db_calls"] = metrics.total_queries or 0
         found["db_ms"] = sum(each.ms for each in statements.values())

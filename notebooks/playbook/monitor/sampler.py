@@ -112,7 +112,7 @@ class Sampler:
             notes.append(f"the clock was moved by {moved:+.0f} s")
         texts = self._new_texts(span, notes) if span else {}
         statements = span.by_statement(self._own) if span else {}
-        figures = figures_of_server(span, self._own) if span else {}
+        figures = figures_of_server(span, statements) if span else {}
         figures |= figures_of_application(asked) if asked else {}
         notes += [*span.notes, *([span.reason] if span.reason else [])] if span else []
         sample = Sample(
