@@ -237,8 +237,7 @@ class Attach(Conversion):
 
     def _swap_back(self) -> Statement:
         a = self.table
-        rows = ", ".join(quote(column.name) for column in a.columns if not column.generated)
-        system = " OVERRIDING SYSTEM VALUE" if any(column.identity == "a" for column in a.columns) else ""
+        rows, system = ", ".join(recreate.column_list(a)), recreate.overriding(a)
         forced = [self.name, self.kept] if a.force_row_security else []
         commands = [f"LOCK TABLE {self.name} IN ACCESS EXCLUSIVE MODE", "SET LOCAL row_security = off"]
         commands += [f"ALTER TABLE {self.name} DETACH PARTITION {self.kept}"]

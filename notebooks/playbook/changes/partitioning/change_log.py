@@ -29,11 +29,11 @@ Why nothing is lost, doubled or reordered:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.names import fit
+from playbook.changes.partitioning.recreate import column_list, overriding
 from playbook.target.execute import BACK_OFF
 from playbook.target.sql import literal, quote
 
@@ -254,16 +254,6 @@ ROW_BY_ROW = (
 )
 """Rows are looked up by their keys, however many there are, and none is hidden. What is forbidden costs so much in the
 planner's eyes, before PostgreSQL 18, that it would compile the plan first, for seconds."""
-
-
-def column_list(table: Attributes) -> Sequence[str]:
-    """The quoted columns that are copied; generated ones are made anew."""
-    return [quote(column.name) for column in table.columns if not column.generated]
-
-
-def overriding(table: Attributes) -> str:
-    """What an INSERT has to say to give an identity its number."""
-    return " OVERRIDING SYSTEM VALUE" if any(column.identity == "a" for column in table.columns) else ""
 
 
 def dollar_quoted(body: str) -> str:

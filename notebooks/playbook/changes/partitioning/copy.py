@@ -17,9 +17,7 @@ from playbook.changes.partitioning.change_log import (
     BOUND,
     ROW_BY_ROW,
     ChangeLog,
-    column_list,
     dollar_quoted,
-    overriding,
 )
 from playbook.changes.partitioning.conversion import (
     CONCURRENT,
@@ -184,7 +182,7 @@ class Copy(Conversion):
         )
 
     def _copy(self) -> Statement:
-        columns = ", ".join(column_list(self.table))
+        columns = ", ".join(recreate.column_list(self.table))
         table = literal(self.name)
         began = (
             "\nBEGIN  -- with the first page, and anew where the table has got another file\n"
@@ -207,7 +205,8 @@ class Copy(Conversion):
             "SET LOCAL row_security = off",
             "SET LOCAL jit = off",
             f"DO {dollar_quoted(began)}",
-            f"INSERT INTO {self.parent} ({columns}){overriding(self.table)}\n  SELECT {columns} FROM {self.name}\n"
+            f"INSERT INTO {self.parent} ({columns}){recreate.overriding(self.table)}\n"
+            f"  SELECT {columns} FROM {self.name}\n"
             f"  WHERE ctid >= {page.format('page', self.state)}\n"
             f"    AND ctid < {page.format(f'least(page + {self._pages}, pages)', self.state)}",
             f"UPDATE {self.state} SET page = least(page + {self._pages}, pages)",

@@ -242,3 +242,13 @@ def description(a: Attributes) -> list[str]:
         *(command for each in a.sequences for command in sequence(each, each.qualified)),
         *(f"PUBLICATION {each.name} {each.named} {each.rows} {each.columns}" for each in a.publications),
     ]
+
+
+def column_list(table: Attributes) -> list[str]:
+    """The quoted columns that are copied; generated ones are made anew."""
+    return [quote(column.name) for column in table.columns if not column.generated]
+
+
+def overriding(table: Attributes) -> str:
+    """What an INSERT has to say to give an identity its number."""
+    return " OVERRIDING SYSTEM VALUE" if any(column.identity == "a" for column in table.columns) else ""
