@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from playbook import figures
-from playbook.results import Comparison, Finding, Limit, Promise, Results, Step, cut
+from playbook.results import IN_PLACE, Comparison, Finding, Limit, Promise, Results, Step, cut
 
 STATUSES = {
     "planned": "planned",
@@ -30,7 +30,6 @@ _LONGEST_REASON = 150
 """Characters of a reason on the first screen; the whole stands below."""
 _MAP = re.compile(r"--map (?:'[^']*'|\S+)")
 _UNKNOWN = ("=NAME", "=SCHEMA.NAME", "=COLUMN")
-_IN_PLACE = ("applied", "exists")
 _FINDINGS = ("warn", "not_checked", "ok")
 _TONES = {
     "good": ("applied", "exists", "faster", "keep", "ok", "same", "met"),
@@ -78,7 +77,7 @@ def decide(step: Step, comparisons: Iterable[Comparison]) -> Decision:
     own = list(comparisons)
     if step.status == "dropped":
         return Decision("drop", step.reason or "no gain")
-    if step.status not in _IN_PLACE:
+    if step.status not in IN_PLACE:
         return Decision(status(step.status))
     if any(each.same_rows is False for each in own):
         return Decision("undo", "rows differ")
@@ -125,7 +124,7 @@ def sentences(results: Results) -> list[str]:
         found = _counted((each.status for each in results.findings), _FINDINGS)
         counted = ", ".join(f"{number} {word}" for word, number in found).replace("_", " ")
         lines.append(f"Health check: {counted}.")
-    if in_place := [step for step in results.steps if step.status in _IN_PLACE]:
+    if in_place := [step for step in results.steps if step.status in IN_PLACE]:
         lines.append(_disk(in_place))
     return lines
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,23 @@ def step_row(step: Step, state: State, **measured: Any) -> dict[str, Any]:
         "seconds": measured.get("seconds"),
         **{name: measured.get(name) for name in COSTS},
     }
+
+
+class Part:
+    """A notebook's part of the results, which counts its time from here on."""
+
+    def __init__(self, context: Context, notebook: str) -> None:
+        self._context, self._notebook = context, notebook
+        self._started_at, self._started = datetime.now(UTC), time.monotonic()
+
+    def write(self, **content: Any) -> None:
+        """Writes it anew with this content; see `write_part`."""
+        head = {
+            "run_id": self._context.run_id,
+            "started_at": self._started_at.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+        write_part(self._context.settings.folder, self._notebook, head | content)
 
 
 def write_part(folder: Path, notebook: str, part: dict[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from playbook import parts, refreshing
@@ -34,6 +32,7 @@ from playbook.evidence.measure import Measurement
 from playbook.evidence.writes import WriteOverhead, write_overhead
 from playbook.plan import model
 from playbook.refreshes import Refreshes
+from playbook.results import IN_PLACE
 from playbook.standing import rows_of
 from playbook.step import State, Step
 from playbook.target.server_errors import masked
@@ -42,8 +41,6 @@ from playbook.trial import Trial
 if TYPE_CHECKING:
     from playbook.request_trial import RequestTrial
 
-IN_PLACE = ("applied", "exists")
-"""The statuses of a step whose object stands and serves."""
 WRITES_S = 1.5
 """Seconds for measuring what writers pay for one step; where the disk is noisy it takes up to three times that."""
 
@@ -66,8 +63,7 @@ class Phase:
         self._estimates: list[Estimate] = []
         self._found: dict[str, StepVerdict] = {}
         self._metrics: dict[str, float | None] = {}
-        self._started_at = datetime.now(UTC)
-        self._started = time.monotonic()
+        self._part = parts.Part(context, spec.notebook)
 
     def preview(self) -> Preview:
         """The exact SQL, in order, with its undo and the lock each statement takes. Changes nothing."""
@@ -312,7 +308,7 @@ class Phase:
     def _compare(self, step: Step, state: State) -> tuple[list[Comparison], dict[str, Any]]:
         compared = self._trial.compare(step, self._before, self._after)
         sizes: dict[str, Any] = dict.fromkeys(parts.COSTS)
-        if step.change is not None and state.status in {"applied", "exists"}:
+        if step.change is not None and state.status in IN_PLACE:
             compared = [self._trial.check_rows(step, each) for each in compared]
             with self._context.connect() as connection:
                 sizes["size_bytes"] = step.change.size_bytes(connection)
@@ -347,19 +343,12 @@ class Phase:
             verdict.row if verdict else parts.step_row(step, self._state(step))
             for step, verdict in zip(self.steps, found, strict=True)
         ]
-        parts.write_part(
-            self._context.settings.folder,
-            self.spec.notebook,
-            {
-                "run_id": self._context.run_id,
-                "started_at": self._started_at.isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - self._started, 3),
-                "steps": rows,
-                "comparisons": [each.to_json() for verdict in found if verdict for each in verdict.comparisons],
-                "estimates": [each.to_json() for each in self._estimates],
-                "measured": self._standing(),
-                "metrics": self._metrics,
-            },
+        self._part.write(
+            steps=rows,
+            comparisons=[each.to_json() for verdict in found if verdict for each in verdict.comparisons],
+            estimates=[each.to_json() for each in self._estimates],
+            measured=self._standing(),
+            metrics=self._metrics,
         )
 
     def _standing(self) -> list[dict[str, Any]]:

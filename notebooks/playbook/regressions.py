@@ -18,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from playbook import figures
-from playbook.results import Measured, Results, Step
+from playbook.results import IN_PLACE, Measured, Results, Step
 
 if TYPE_CHECKING:
     from playbook.evidence.statistics import Drift
@@ -43,7 +43,7 @@ STATEMENTS = 1.5
 HIT_RATE_PCT = 20
 """Percentage points that a hit rate has to fall by: it depends on which keys were asked for."""
 
-_IN_PLACE = ("applied", "exists", "covered")
+_SERVED = (*IN_PLACE, "covered")
 _BUDGET = re.compile(r"\bbudget of\b")
 _COUNT = re.compile(r"([\d,]+) statements?")
 
@@ -151,11 +151,11 @@ def _of_step(old: Step, new: Step) -> Word:
     """
     if new.status == "failed":
         return "regression"
-    if old.status == new.status or {old.status, new.status} <= {"applied", "exists"}:
+    if old.status == new.status or {old.status, new.status} <= {*IN_PLACE}:
         return "same"
-    if old.status in _IN_PLACE and new.status not in (*_IN_PLACE, "dropped"):
+    if old.status in _SERVED and new.status not in (*_SERVED, "dropped"):
         return "regression"
-    return "better" if new.status in _IN_PLACE and old.status not in (*_IN_PLACE, "dropped") else "changed"
+    return "better" if new.status in _SERVED and old.status not in (*_SERVED, "dropped") else "changed"
 
 
 class _Queries:

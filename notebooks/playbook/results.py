@@ -66,6 +66,10 @@ class Facts(_Part):
         return f"{self.database} on PostgreSQL {self.server_version}".rstrip() + kind
 
 
+IN_PLACE = ("applied", "exists")
+"""The statuses of a step whose object stands and serves."""
+
+
 class Step(_Part):
     """One step of the plan as the run left it.
 

@@ -6,10 +6,8 @@ The evidence is that of this run's parts, where its notebooks have written them,
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import exp, log
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from playbook.answers import NotApplicable
 from playbook.application import applied_switches
 from playbook.context import Context
 from playbook.plan.model import ExpectedImprovement, PriorityItem
-from playbook.results import SCHEMA, Comparison, Results, Step, read
+from playbook.results import IN_PLACE, SCHEMA, Comparison, Results, Step, read
 from playbook.settings import NOTEBOOKS
 from playbook.step import planned_steps
 
@@ -42,7 +40,6 @@ FIGURES = {
 }
 """By the name of what the plan expects: the figure of the load, its endpoint (all, where empty), and its words."""
 N_PLUS_ONE = "n_plus_one_eliminated_pct"
-_IN_PLACE = ("applied", "exists")
 _RANK = {"critical": 0, "high": 1, "medium": 2, "nice_to_have": 3}
 
 
@@ -155,7 +152,7 @@ class Scorecard:
 
     def __init__(self, playbook: Playbook) -> None:
         self.context = playbook.context
-        self._started_at, self._started = datetime.now(UTC), time.monotonic()
+        self._part = parts.Part(self.context, NOTEBOOK)
         self._found = _evidence(self.context)
         self._metrics: dict[str, float | None] = {}
         self._whole: Whole | NotApplicable | None = None
@@ -210,7 +207,7 @@ class Scorecard:
     def outcomes(self) -> Outcomes:
         """Kept, dropped, covered, blocked, unproven; and what it costs."""
         steps = tuple(self._outcome(step) for step in self._found.steps)
-        standing = [each.step for each in steps if each.step.status in _IN_PLACE]
+        standing = [each.step for each in steps if each.step.status in IN_PLACE]
         sizes = [step.size_bytes for step in standing if step.size_bytes is not None]
         paid = [step for step in standing if step.write_overhead_pct is not None]
         return Outcomes(
@@ -250,7 +247,7 @@ class Scorecard:
         status = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
         best = max((each for each in own if each.verdict == "faster"), key=lambda each: each.speedup or 0, default=None)
         evidence = "; ".join(filter(None, (outcome.tally(each.verdict for each in own), _best(best))))
-        waiting = [step for step in steps if step.status not in _IN_PLACE]
+        waiting = [step for step in steps if step.status not in IN_PLACE]
         why = "; ".join(dict.fromkeys(step.reason or f"{step.id} is not applied" for step in waiting))
         return Item(item, status, evidence, why or ("" if evidence else "nothing of it was measured before and after"))
 
@@ -299,7 +296,7 @@ class Scorecard:
                 "not applicable: it is measured on the reference service, which runs on the embedded sample only; "
                 "`playbook run --api-url` loads your own"
             )
-        if not any(step.status in _IN_PLACE for step in self._found.steps):
+        if not any(step.status in IN_PLACE for step in self._found.steps):
             return "nothing is applied, so there is nothing to hold the service as found against"
         return ""
 
@@ -310,17 +307,7 @@ class Scorecard:
         return Outcome(step, outcome.decide(step, own), outcome.tally(each.verdict for each in own), gain)
 
     def _write(self) -> None:
-        parts.write_part(
-            self.context.settings.folder,
-            NOTEBOOK,
-            {
-                "run_id": self.context.run_id,
-                "started_at": self._started_at.isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - self._started, 3),
-                "expected": [each.to_json() for each in self._promises],
-                "metrics": self._metrics,
-            },
-        )
+        self._part.write(expected=[each.to_json() for each in self._promises], metrics=self._metrics)
 
 
 def judged(expected: ExpectedImprovement, fell: Reduction, words: str) -> Promise:

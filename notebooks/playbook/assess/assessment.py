@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -91,7 +90,7 @@ def assess(context: Context, window_s: float = WINDOW_S) -> Assessment:
     Raises:
         TargetError: the target cannot be reached.
     """
-    started_at, started = datetime.now(UTC), time.monotonic()
+    part, started = parts.Part(context, NOTEBOOK), time.monotonic()
     with open_session(context) as session:
         trial = _prepared(context)
         session.first = _first(session)
@@ -116,7 +115,7 @@ def assess(context: Context, window_s: float = WINDOW_S) -> Assessment:
             queries=session.queries,
             seconds=time.monotonic() - started,
         )
-    _write_part(context, assessment, started_at)
+    part.write(seconds=round(assessment.seconds, 3), findings=_rows(assessment.findings))
     return assessment
 
 
@@ -150,19 +149,6 @@ def _wait(context: Context, until: float) -> None:
     while (left := until - time.monotonic()) > 0:
         context.progress(f"waiting {left:.0f} s for what the target does")
         time.sleep(min(left, 1.0))
-
-
-def _write_part(context: Context, assessment: Assessment, started_at: datetime) -> None:
-    parts.write_part(
-        context.settings.folder,
-        NOTEBOOK,
-        {
-            "run_id": context.run_id,
-            "started_at": started_at.isoformat(timespec="seconds"),
-            "seconds": round(assessment.seconds, 3),
-            "findings": _rows(assessment.findings),
-        },
-    )
 
 
 def _rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:

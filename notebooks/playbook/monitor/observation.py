@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -94,7 +93,7 @@ class Monitoring:
 
     def __init__(self, playbook: Any) -> None:
         self.context: Context = playbook.context
-        self._started_at, self._started = datetime.now(UTC), time.monotonic()
+        self._part = parts.Part(self.context, NOTEBOOK)
         self._sides: dict[str, Watched] = {}
         self._targets: tuple[Limit, ...] = ()
 
@@ -211,17 +210,7 @@ class Monitoring:
             found, _ = last.period.figures()
             metrics = {name: round(value, 4) for name, value in found.items() if value is not None}
             rows = [each.model_dump() for each in self._targets]
-        parts.write_part(
-            self.context.settings.folder,
-            NOTEBOOK,
-            {
-                "run_id": self.context.run_id,
-                "started_at": self._started_at.isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - self._started, 3),
-                "metrics": metrics,
-                "targets": rows,
-            },
-        )
+        self._part.write(metrics=metrics, targets=rows)
 
 
 def _until_done(work: Any, stop: threading.Event) -> None:
