@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,3 +217,29 @@ def own_ledger(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.Monkey
                 connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")
         _fill(target.conninfo)
         yield _open(target, tmp_path, monkeypatch)
+
+
+@contextmanager
+def crosswise(target: Target) -> Iterator[None]:
+    """Meanwhile transactions take a row of the people first and one of the entries second; none of them may fail."""
+    stop, failures = threading.Event(), []
+
+    def cross() -> None:
+        with target.connect() as writer:
+            while not stop.is_set():
+                try:
+                    with writer.transaction():
+                        writer.execute("UPDATE people SET name = name || '.' WHERE id = 1")
+                        writer.execute("SELECT pg_sleep(0.01)")
+                        writer.execute("UPDATE entries SET note = 'x' WHERE id = 5")
+                except psycopg.Error as error:
+                    failures.append(error)
+
+    writing = threading.Thread(target=cross)
+    writing.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        writing.join()
+    assert failures == []

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from tests import fix_ledger
 
 from playbook import maintaining, undoing
 from playbook.changes.partitioning import attributes, recreate
@@ -324,28 +325,9 @@ def test_a_transaction_that_it_meets_crosswise_goes_on(ledger):
     """It holds what the swap needs second, and asks for what the swap holds."""
     context = ledger.context()
     context.policy = QUICK
-    stop, failures = threading.Event(), []
-
-    def cross():
-        with ledger.target.connect() as writer:
-            while not stop.is_set():
-                try:
-                    with writer.transaction():
-                        writer.execute("UPDATE people SET name = name || '.' WHERE id = 1")
-                        writer.execute("SELECT pg_sleep(0.01)")
-                        writer.execute("UPDATE entries SET note = 'x' WHERE id = 5")
-                except psycopg.Error as error:
-                    failures.append(error)
-
-    writing = threading.Thread(target=cross)
-    writing.start()
-    try:
+    with fix_ledger.crosswise(ledger.target):
         assert states(Playbook(context).phase("1").apply()) == {STEP: "applied"}
         assert [one.error for one in undoing.undo(context)] == [""]
-    finally:
-        stop.set()
-        writing.join()
-    assert failures == []
 
 
 def test_names_of_63_bytes_are_cut_and_kept_apart(ledger, snapshot):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from contextlib import contextmanager
 
 import psycopg
 import pytest
-from tests import fix_shop
+from tests import fix_ledger, fix_shop
 from tests.fix_faults import Proxy, strike_everywhere
 from tests.test_cli import playbook
 from tests.test_partition import (
@@ -473,29 +472,10 @@ def test_a_transaction_that_it_meets_crosswise_goes_on(copied):
     """It holds what the swap needs second, and asks for what the swap holds."""
     context = copied.context()
     context.policy = QUICK
-    stop, failures = threading.Event(), []
-
-    def cross():
-        with copied.target.connect() as writer:
-            while not stop.is_set():
-                try:
-                    with writer.transaction():
-                        writer.execute("UPDATE people SET name = name || '.' WHERE id = 1")
-                        writer.execute("SELECT pg_sleep(0.01)")
-                        writer.execute("UPDATE entries SET note = 'x' WHERE id = 5")
-                except psycopg.Error as error:
-                    failures.append(error)
-
-    writing = threading.Thread(target=cross)
-    writing.start()
-    try:
+    with fix_ledger.crosswise(copied.target):
         applied = Playbook(context).phase("1").apply()
         assert states(applied) == {STEP: "applied"}, reason(applied)
         assert [one.error for one in undoing.undo(context)] == [""]
-    finally:
-        stop.set()
-        writing.join()
-    assert failures == []
 
 
 def test_finished_it_gives_the_old_table_up_and_says_that_it_cannot_be_undone(copied):

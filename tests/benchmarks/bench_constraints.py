@@ -5,6 +5,7 @@
 
 import time
 
+from tests.benchmarks.planned import planned
 from tests.benchmarks.writing import Reader, tell, written
 
 from playbook.context import open_context
@@ -15,19 +16,7 @@ ROWS = 1_000_000
 WAIT_LIMIT_MS = 60.0
 READER_S = 3.0
 
-PLAN = """\
-name: bench
-title: One CHECK
-workload: workload.sql
-phases:
-  - id: "1"
-    title: CHECK
-    week: 1
-    priority: nice_to_have
-    notebook: constraints
-    steps:
-      - {name: value_in_range, kind: check, table: readings, expression: value >= 0 AND value <= 1000, keep: always}
-"""
+STEP = "{name: value_in_range, kind: check, table: readings, expression: value >= 0 AND value <= 1000, keep: always}"
 
 
 def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_path, monkeypatch):
@@ -35,12 +24,7 @@ def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_pa
         connection.execute("CREATE TABLE readings (id int PRIMARY KEY, value int NOT NULL, note text NOT NULL)")
         connection.execute(f"INSERT INTO readings SELECT n, n % 1000, 'note ' || n FROM generate_series(1, {ROWS}) n")
         connection.execute("VACUUM (ANALYZE) readings")
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM readings WHERE id = 1;\n")
-    c = empty.conninfo
-    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
-    monkeypatch.setenv("BENCH_URL", url)
-    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    settings = planned(empty, tmp_path, monkeypatch, STEP, "readings")
     write = f"UPDATE readings SET value = 7 WHERE id = 1 + %s %% {ROWS}"
     idle = written(empty, write, lambda: time.sleep(3))
     refusals: list[str] = []

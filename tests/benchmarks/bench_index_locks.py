@@ -7,30 +7,18 @@ scheduled start), on a plain table and on one of twelve partitions.
 import time
 
 import pytest
+from tests.benchmarks.planned import planned
 from tests.benchmarks.writing import Reader, tell, written
 
 from playbook import undoing
 from playbook.context import open_context
 from playbook.phase import Playbook
-from playbook.settings import Settings
 
 ROWS = 300_000
 WAIT_LIMIT_MS = 60.0
 READER_S = 30.0
 
-PLAN = """\
-name: bench
-title: One index
-workload: workload.sql
-phases:
-  - id: "1"
-    title: Index
-    week: 1
-    priority: nice_to_have
-    notebook: indexes
-    steps:
-      - {name: readings_value, kind: index, table: readings, columns: [value, id], keep: always}
-"""
+STEP = "{name: readings_value, kind: index, table: readings, columns: [value, id], keep: always}"
 COLUMNS = "(id int NOT NULL, value int NOT NULL, note text NOT NULL)"
 PLAIN = f"CREATE TABLE readings {COLUMNS}"
 PARTS = "".join(
@@ -49,12 +37,7 @@ def test_no_writer_waits_long_while_an_index_is_made_and_taken_back(empty, tmp_p
         )
         connection.execute("CREATE INDEX readings_id ON readings (id)")
         connection.execute("VACUUM (ANALYZE) readings")
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM readings WHERE id = 1;\n")
-    c = empty.conninfo
-    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
-    monkeypatch.setenv("BENCH_URL", url)
-    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    settings = planned(empty, tmp_path, monkeypatch, STEP, "readings")
     refusals: list[str] = []
 
     def context():

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from tests.benchmarks.planned import planned
 from tests.benchmarks.writing import tell, written
 
 from playbook import undoing
 from playbook.context import open_context
 from playbook.phase import Playbook
-from playbook.settings import Settings
 from playbook.target.execute import STOPS_WRITERS, LockPolicy
 
 SIZES = [int(size) for size in os.environ.get("BENCH_ROWS", "200000 2000000").split()]
@@ -28,20 +28,10 @@ LOCKS_LIMIT_MS = 20.0
 WAIT_LIMIT_MS = 60.0
 READER_S = 2.0
 
-PLAN = """\
-name: bench
-title: A log by month
-workload: workload.sql
-phases:
-  - id: "1"
-    title: Partitions
-    week: 1
-    priority: nice_to_have
-    notebook: partitions
-    steps:
-      - {name: log_partitioned, kind: partition, table: log, key: at, every: month, keep: always,
-         accept: per-partition uniqueness of id}
-"""
+STEP = (
+    "{name: log_partitioned, kind: partition, table: log, key: at, every: month, keep: always, "
+    "accept: per-partition uniqueness of id}"
+)
 
 ROWS = """
 CREATE TABLE people (id int PRIMARY KEY);
@@ -60,12 +50,7 @@ def test_locks_are_held_as_briefly_on_a_large_table_as_on_a_small_one(empty, tmp
         connection.execute(ROWS.format(rows=rows))
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM log WHERE id = 1;\n")
-    c = empty.conninfo
-    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
-    monkeypatch.setenv("BENCH_URL", url)
-    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    settings = planned(empty, tmp_path, monkeypatch, STEP, "log")
     refusals: list[str] = []
 
     def context():

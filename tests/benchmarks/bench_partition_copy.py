@@ -10,11 +10,11 @@ import os
 import resource
 import time
 
+from tests.benchmarks.planned import planned
 from tests.benchmarks.writing import written
 
 from playbook.context import open_context
 from playbook.phase import Playbook
-from playbook.settings import Settings
 
 COPY_ROWS = int(os.environ.get("BENCH_COPY_ROWS", "2000000"))
 COPY_LIMIT = 1.5
@@ -23,20 +23,10 @@ MEMORY_LIMIT_MB = 16.0
 BATCH = 10_000
 WRITES_PER_S = 50.0
 
-PLAN = """\
-name: bench
-title: A log by month
-workload: workload.sql
-phases:
-  - id: "1"
-    title: Partitions
-    week: 1
-    priority: nice_to_have
-    notebook: partitions
-    steps:
-      - {name: log_partitioned, kind: partition, table: log, key: at, every: month, route: copy, keep: always,
-         accept: per-partition uniqueness of id}
-"""
+STEP = (
+    "{name: log_partitioned, kind: partition, table: log, key: at, every: month, route: copy, "
+    "keep: always, accept: per-partition uniqueness of id}"
+)
 
 ROWS = """
 CREATE TABLE log (id bigint PRIMARY KEY, person int, action text NOT NULL, at timestamptz NOT NULL);
@@ -55,12 +45,7 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
         connection.execute(ROWS.format(rows=COPY_ROWS))
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text("-- name: one\nSELECT id FROM log WHERE id = 1;\n")
-    c = empty.conninfo
-    url = f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
-    monkeypatch.setenv("BENCH_URL", url)
-    settings = Settings(target="env:BENCH_URL", plan=tmp_path / "plan.yaml", apply=True, out=tmp_path / "out")
+    settings = planned(empty, tmp_path, monkeypatch, STEP, "log")
     ((_, statements, _),) = Playbook(open_context(settings)).phase("1").preview().steps
     made = [each.sql for each in statements if "log_partitioned" in each.sql and each.sql.startswith("CREATE TABLE")][
         :2
