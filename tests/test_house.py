@@ -35,7 +35,7 @@ FLOORS = [
     {"retiring"},
     {"maintaining"},
     {"alternatives"},
-    {"answers", "figures", "outcome", "results", "axis"},
+    {"answers", "figures", "outcome", "results", "axis", "templates"},
     {"regressions"},
     {"application"},
     {"request_trial", "request_load", "connections", "caching"},

@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from playbook import figures, junit, outcome, trees
 from playbook.axis import LogAxis
 from playbook.results import Comparison, Results, Step, read
 from playbook.table import breakable
+from playbook.templates import environment
 
 _MOST_GAINS = 3
 _SECTIONS = ("steps", "findings", "targets", "expected", "metrics", "notebooks")
@@ -96,13 +97,7 @@ def _html(results: Results) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = environment(__file__)
     for function in (
         figures.milliseconds,
         figures.times,
@@ -116,12 +111,12 @@ def _template() -> Template:
         outcome.tone,
         outcome.status,
     ):
-        environment.filters[function.__name__] = function
-    environment.filters["plans"] = _plans
-    environment.filters["with_locks"] = _with_locks
-    environment.filters["breakable"] = breakable
-    environment.filters["words"] = lambda name: name.replace("_", " ")
-    return environment.get_template("report.html.j2")
+        made.filters[function.__name__] = function
+    made.filters["plans"] = _plans
+    made.filters["with_locks"] = _with_locks
+    made.filters["breakable"] = breakable
+    made.filters["words"] = lambda name: name.replace("_", " ")
+    return made.get_template("report.html.j2")
 
 
 def _with_locks(step: Step) -> list[str]:

@@ -12,12 +12,11 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from starlette.responses import Response
 
 from playbook import figures
@@ -26,6 +25,7 @@ from playbook.monitor.board import RANGES
 from playbook.monitor.linechart import line_chart, moment
 from playbook.monitor.observer import Observer
 from playbook.results import shown
+from playbook.templates import environment
 
 EVERY_S = 5.0
 TOKEN_BYTES = 32
@@ -113,18 +113,11 @@ def _span(span: str) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: shown(value) if type(value) is str else value,
-    )
+    made = environment(__file__, finalize=lambda value: shown(value) if type(value) is str else value)
     for function in (figures.milliseconds, figures.percent, figures.count, figures.duration, moment, line_chart):
-        environment.filters[function.__name__] = function
-        environment.globals[function.__name__] = function
-    return environment.get_template("dashboard.html.j2")
+        made.filters[function.__name__] = function
+        made.globals[function.__name__] = function
+    return made.get_template("dashboard.html.j2")
 
 
 @contextmanager
