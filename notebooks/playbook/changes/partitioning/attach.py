@@ -15,6 +15,7 @@ from playbook.changes.partitioning.conversion import (
     EXCLUSIVE,
     Conversion,
     deferral,
+    is_gone,
     is_kind,
     is_there,
     new_name,
@@ -295,7 +296,7 @@ class Attach(Conversion):
             self.name,
             transactional=False,
             long=True,
-            unless=f"to_regclass({literal(qualified)}) IS NULL",
+            unless=is_gone(qualified),
         )
 
 

@@ -7,9 +7,10 @@ import math
 from playbook.changes import preflight
 from playbook.changes.change import Finding
 from playbook.changes.partitioning.attributes import Attributes, Index
+from playbook.changes.partitioning.conversion import is_gone
 from playbook.changes.partitioning.names import fit
 from playbook.target.catalog import Table
-from playbook.target.sql import Statement, literal, quote
+from playbook.target.sql import Statement, quote
 
 PAGES_PER_RANGE = 128
 """The server's default for `pages_per_range`."""
@@ -60,7 +61,7 @@ def drop(a: Attributes, wanted: Index) -> Statement:
         a.qualified,
         transactional=False,
         long=True,
-        unless=f"to_regclass({literal(qualified)}) IS NULL",
+        unless=is_gone(qualified),
     )
 
 

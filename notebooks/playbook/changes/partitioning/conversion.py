@@ -234,7 +234,7 @@ class Conversion(ABC):
             "the parent, and the partitions that it still has: their rows are in the table",
             EXCLUSIVE,
             " and ".join(filter(None, (self.parent, self._referenced()))),
-            unless=f"to_regclass({literal(self.parent)}) IS NULL",
+            unless=is_gone(self.parent),
         )
 
     def _verify_reference(self, position: int) -> Statement:
@@ -245,8 +245,7 @@ class Conversion(ABC):
             "ROW SHARE",
             self.name,
             long=True,
-            unless="EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE convalidated "
-            f"AND conrelid = to_regclass({literal(each.table)}) AND conname = {literal(each.name)})",
+            unless=is_valid(each.name, each.table),
         )
 
 
@@ -263,6 +262,19 @@ def script(commands: list[str]) -> str:
 def is_there(qualified: str) -> str:
     """The condition that a relation of that quoted name is there."""
     return f"to_regclass({literal(qualified)}) IS NOT NULL"
+
+
+def is_gone(qualified: str) -> str:
+    """The condition that none is there."""
+    return f"to_regclass({literal(qualified)}) IS NULL"
+
+
+def is_valid(constraint: str, table: str) -> str:
+    """The condition that the constraint of that bare name stands on the table of that quoted one, and is verified."""
+    return (
+        "EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE convalidated "
+        f"AND conrelid = to_regclass({literal(table)}) AND conname = {literal(constraint)})"
+    )
 
 
 def is_kind(qualified: str, kind: str) -> str:

@@ -23,8 +23,10 @@ from playbook.changes.partitioning.conversion import (
     CONCURRENT,
     EXCLUSIVE,
     Conversion,
+    is_gone,
     is_kind,
     is_there,
+    is_valid,
     new_name,
     not_valid,
     script,
@@ -366,7 +368,7 @@ class Copy(Conversion):
         return Statement(
             script([*self.log.drop(), f"DROP TABLE IF EXISTS {self.state}"]),
             "the first log has served",
-            unless=f"to_regclass({literal(self.state)}) IS NULL",
+            unless=is_gone(self.state),
         )
 
     def _publications(self) -> list[Publication]:
@@ -397,14 +399,14 @@ class Copy(Conversion):
                 CONCURRENT,
                 self.name,
                 long=True,
-                unless=_is_valid(each.name, last),
+                unless=is_valid(each.name, last),
             ),
             Statement(
                 script(whole),
                 f"{each.name} as one of the whole table",
                 "SHARE ROW EXCLUSIVE",
                 " and ".join([self.name, each.references or ""]),
-                unless=_is_valid(each.name, self.name),
+                unless=is_valid(each.name, self.name),
             ),
         )
 
@@ -504,7 +506,7 @@ class Copy(Conversion):
         return Statement(
             script([*self.log.drop(), *self.later.drop(), f"DROP TABLE IF EXISTS {self.state}"]),
             "the logs have served",
-            unless=" AND ".join(f"to_regclass({literal(name)}) IS NULL" for name in made),
+            unless=" AND ".join(map(is_gone, made)),
         )
 
     def _verify_own(self, each: Constraint) -> Statement:
@@ -514,7 +516,7 @@ class Copy(Conversion):
             CONCURRENT,
             self.name,
             long=True,
-            unless=_is_valid(each.name, self.name),
+            unless=is_valid(each.name, self.name),
         )
 
 
@@ -530,13 +532,13 @@ def finish(parent: Attributes, key: str) -> tuple[Statement, ...]:
             f"{parent.qualified} and its partitions",
             unless=later.is_deaf,
         ),
-        Statement(script(later.drop()), "the log has served", unless=f"to_regclass({literal(later.name)}) IS NULL"),
+        Statement(script(later.drop()), "the log has served", unless=is_gone(later.name)),
         Statement(
             f"DROP TABLE {kept}",
             "the table as it was",
             EXCLUSIVE,
             kept,
-            unless=f"to_regclass({literal(kept)}) IS NULL",
+            unless=is_gone(kept),
         ),
     )
 
@@ -544,10 +546,3 @@ def finish(parent: Attributes, key: str) -> tuple[Statement, ...]:
 def state_name(table: str) -> str:
     """The name of the table that says how far the copy of another has come."""
     return fit(table, STATE)
-
-
-def _is_valid(constraint: str, table: str) -> str:
-    return (
-        "EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE convalidated "
-        f"AND conrelid = to_regclass({literal(table)}) AND conname = {literal(constraint)})"
-    )
