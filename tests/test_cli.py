@@ -167,9 +167,9 @@ def test_a_home_that_cannot_be_made_is_named():
 
 
 def test_options_that_take_several_values_take_them_in_a_row():
-    from playbook.cli import _spread
+    from playbook.arguments import spread
 
-    assert _spread(["run", "--only", "1.1", "3.2", "--scale", "1"]) == (
+    assert spread(["run", "--only", "1.1", "3.2", "--scale", "1"]) == (
         ["run", "--only", "1.1", "--only", "3.2", "--scale", "1"]
     )
 

@@ -50,6 +50,7 @@ FLOORS = [
     {"health"},
     {"application_views", "service_views", "monitoring_views", "scorecard_views", "views", "tell"},
     {"notebook", "run"},
+    {"arguments", "terminal"},
     {"cli"},
 ]
 

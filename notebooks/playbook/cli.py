@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from playbook.errors import EXIT_GATE, EXIT_OK, PlaybookError, UsageError
+from playbook import arguments, terminal
+from playbook.errors import EXIT_GATE, EXIT_OK, PlaybookError
 from playbook.settings import NOTEBOOKS, Settings
-from playbook.target.url import holds_secret
+from playbook.terminal import err, out
 
 # What a command calls is imported where it is called: loading all of it takes longer than to compare two runs.
 if TYPE_CHECKING:
@@ -32,13 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Carries out a PostgreSQL optimization plan: previewed, applied safely, measured, undone on demand.",
 )
-_URL_VARIABLE = "PLAYBOOK_TARGET_URL"
 INTERRUPTED = 130
 """The exit code of a command ended by Ctrl-C, as shells have it."""
-
-# Where nobody looks at a screen, a table is not cut to one: logs and pipes get whole names.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 200)
 
 TargetOption = Annotated[
     str | None,
@@ -103,11 +93,11 @@ def run(
     from playbook import report
     from playbook.run import run as run_notebooks
 
-    settings = _settings(
+    settings = arguments.settings(
         target,
         plan=plan,
         scale=scale,
-        map=_mapping(map_),
+        map=map_,
         journal=journal,
         saved=saved,
         apply=apply,
@@ -120,8 +110,8 @@ def run(
         api_paths=tuple(api_path) if api_path else None,
         api_rate=api_rate,
     )
-    with _status() as progress:
-        watch = _watch(progress)
+    with terminal.status() as progress:
+        watch = terminal.watch(progress)
         result = run_notebooks(
             settings,
             only=tuple(only or ()),
@@ -129,11 +119,11 @@ def run(
             baseline=baseline,
             progress=progress,
             watch=watch,
-            say=_say,
+            say=terminal.say,
         )
     for line in report.summary_lines(result.results):
         out.print(escape(line))
-    out.print(f"report: {escape(_near(result.folder / 'report.html'))}")
+    out.print(f"report: {escape(terminal.near(result.folder / 'report.html'))}")
     raise typer.Exit(result.exit_code)
 
 
@@ -159,12 +149,12 @@ def compare(
     if str(old) == "baseline":
         from playbook.monitor.history import baseline_of
 
-        with _status() as progress:
-            context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+        with terminal.status() as progress:
+            context = _open(arguments.settings(target, plan=plan, scale=scale, journal=journal), progress)
         earlier = baseline_of(context)
     done = comparing.compare(earlier, new, folder)
     print_compared(out, done.compared)
-    out.print(f"summary: {escape(_near(done.markdown))}")
+    out.print(f"summary: {escape(terminal.near(done.markdown))}")
     raise typer.Exit(EXIT_GATE if gate and not done.compared.passes else EXIT_OK)
 
 
@@ -184,13 +174,13 @@ def plan_(
     from playbook.matrix import priority_matrix
     from playbook.tell import print_matrix
 
-    with _status() as progress:
-        context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings(target, plan=plan, scale=scale, map=map_, journal=journal), progress)
         matrix = priority_matrix(context)
         saved = reviewing.save(context, save) if save else None
     print_matrix(out, context, matrix)
     if saved:
-        out.print(escape(f"saved: {_near(saved.path.absolute())}, {len(saved.steps)} steps to run"))
+        out.print(escape(f"saved: {terminal.near(saved.path.absolute())}, {len(saved.steps)} steps to run"))
 
 
 @app.command()
@@ -200,8 +190,8 @@ def status(
     """Show what the journal says was applied, dropped or undone on the target."""
     from playbook.tell import print_steps
 
-    with _status() as progress:
-        context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings(target, plan=plan, scale=scale, journal=journal), progress)
         entries = context.journal.entries()
     print_steps(out, context, entries)
 
@@ -218,8 +208,8 @@ def undo(
     from playbook import undoing
     from playbook.tell import print_undone
 
-    with _status() as progress:
-        context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings(target, plan=plan, scale=scale, journal=journal), progress)
         undone = undoing.undo(context, tuple(steps or ()))
     print_undone(out, context, undone)
     raise typer.Exit(1 if any(one.error for one in undone) else 0)
@@ -238,8 +228,8 @@ def uninstall(
     """Remove the journal; refused while steps are applied, since their undo would be lost."""
     from playbook import undoing
 
-    with _status() as progress:
-        context = _open(_settings(target, plan=plan, scale=scale, journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings(target, plan=plan, scale=scale, journal=journal), progress)
         place = undoing.uninstall(context, keep_steps=keep_steps)
     out.print(escape(f"removed: {place}"))
 
@@ -263,8 +253,8 @@ def serve(
     from playbook.service import serve as service
     from playbook.service.switches import Switches
 
-    with _status() as progress:
-        context = _open(_settings("embedded", plan=plan, scale=scale, journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings("embedded", plan=plan, scale=scale, journal=journal), progress)
     chosen = {None: applied_switches(context), True: None, False: Switches.optimized()}[as_found]
     service.run(context.target, chosen, port=port, say=lambda text: out.print(escape(text)))
 
@@ -287,9 +277,9 @@ def refresh(
     from playbook.plan import schedule
     from playbook.tell import print_kept, print_refreshed
 
-    settings = _settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal)
+    settings = arguments.settings(target, plan=plan, scale=scale, map=map_, journal=journal)
     chosen, interval = tuple(steps or ()), schedule.every(every) if every else None
-    with _status() as progress:
+    with terminal.status() as progress:
         context = _open(settings, progress)
         if show or timers:
             there = refreshing.kept(context, chosen)
@@ -301,7 +291,7 @@ def refresh(
         options = refreshing.options(settings)
         out.print(escape(refreshing.timers(there, interval, options)))
     elif interval:
-        for outcomes in refreshing.repeat(lambda: _open(settings), chosen, interval, _stopped()):
+        for outcomes in refreshing.repeat(lambda: _open(settings), chosen, interval, terminal.stopped()):
             print_refreshed(out, outcomes)
     else:
         print_refreshed(out, outcomes)
@@ -312,24 +302,6 @@ def _open(settings: Settings, progress: Any = None) -> Context:
     from playbook.context import open_context, silent
 
     return open_context(settings, progress or silent)
-
-
-@contextmanager
-def _ctrl_c_ends() -> Iterator[threading.Event]:
-    """Ctrl-C ends what is done here as SIGTERM does: after the work at hand, and with what was found."""
-    stop, before = _stopped(), signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _stopped() -> threading.Event:
-    """Set when a service manager asks the process to end."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop
 
 
 @app.command()
@@ -348,8 +320,8 @@ def maintain(
     from playbook import maintaining
     from playbook.tell import print_maintained
 
-    with _status() as progress:
-        context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings(target, plan=plan, scale=scale, map=map_, journal=journal), progress)
         maintained = maintaining.maintain(context, dry_run=dry_run, export=export)
     print_maintained(out, context, maintained, dry_run=dry_run)
     raise typer.Exit(1 if any(one.failed for one in maintained) else 0)
@@ -369,8 +341,8 @@ def finish(
     from playbook import finishing
     from playbook.tell import print_finished
 
-    with _status() as progress:
-        context = _open(_settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal), progress)
+    with terminal.status() as progress:
+        context = _open(arguments.settings(target, plan=plan, scale=scale, map=map_, journal=journal), progress)
         finished = finishing.finish(context, tuple(steps or ()), apply=apply)
     print_finished(out, context, finished)
     raise typer.Exit(1 if any(one.error for one in finished) else 0)
@@ -398,12 +370,12 @@ def monitor(
     from playbook.tell import print_taken, print_targets
 
     interval, until = schedule.every(every), schedule.every(for_) if for_ else None
-    settings = _settings(target, plan=plan, scale=scale, journal=journal, apply=apply, metrics_url=metrics_url)
-    with _status() as progress:
+    settings = arguments.settings(target, plan=plan, scale=scale, journal=journal, apply=apply, metrics_url=metrics_url)
+    with terminal.status() as progress:
         context = _open(settings, progress)
     watched = Monitoring(context, interval, until, schedule.every(keep))
     err.print(escape(watched.told()))
-    with _ctrl_c_ends() as stop:
+    with terminal.ctrl_c_ends() as stop:
         for taken in watched.run(stop):
             print_taken(out, taken, json_lines=json_lines)
             for line in watched.news():
@@ -433,12 +405,12 @@ def watch(
     from playbook.tell import print_traffic
 
     span, interval = schedule.every(for_), schedule.every(every)
-    settings = _settings(target, plan=plan, scale=scale, map=_mapping(map_), journal=journal, apply=apply)
-    with _status() as progress:
+    settings = arguments.settings(target, plan=plan, scale=scale, map=map_, journal=journal, apply=apply)
+    with terminal.status() as progress:
         context = _open(settings, progress)
         watched = Watching(context, tuple(steps), span, interval)
     err.print(escape(watched.told()))
-    with _status() as progress, _ctrl_c_ends() as stop:
+    with terminal.status() as progress, terminal.ctrl_c_ends() as stop:
         for stage in watched.run(stop):
             progress(str(stage))
             for line in stage.said:
@@ -465,8 +437,8 @@ def dashboard(
     from playbook.plan import schedule
 
     interval = schedule.every(every)
-    settings = _settings(target, plan=plan, scale=scale, journal=journal, metrics_url=metrics_url)
-    with _status() as progress:
+    settings = arguments.settings(target, plan=plan, scale=scale, journal=journal, metrics_url=metrics_url)
+    with terminal.status() as progress:
         context = _open(settings, progress)
     page.run(Observer(context, interval.seconds), host, port, lambda url: out.print(url, markup=False))
 
@@ -474,121 +446,17 @@ def dashboard(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context, target: TargetOption = None, scale: ScaleOption = None) -> None:
     """Open the notebooks in JupyterLab; what follows is handed to it (--no-browser, --port 8889)."""
-    settings = _settings(target, scale=scale)
+    settings = arguments.settings(target, scale=scale)
     chosen = {"PLAYBOOK_TARGET": settings.target, "PLAYBOOK_SCALE": str(settings.scale)}
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={NOTEBOOKS}", *context.args]
     raise typer.Exit(subprocess.call(command, env={**os.environ, **chosen, "JUPYTER_PREFER_ENV_PATH": "1"}))
 
 
-def _settings(target: str | None, **given: Any) -> Settings:
-    """A URL with a password is handed on through the environment, so that no file, log or process list shows it."""
-    if not target and holds_secret(default := os.environ.get("PLAYBOOK_TARGET", "")):
-        os.environ[_URL_VARIABLE] = default
-        os.environ.pop("PLAYBOOK_TARGET", None)
-        target = f"env:{_URL_VARIABLE}"
-    return Settings.from_environ(os.environ, target=target, **given)
-
-
-def _without_secrets(arguments: list[str]) -> list[str]:
-    """URLs with a password, wherever they stand, become names of a variable: messages about arguments quote them."""
-    kept = []
-    for argument in arguments:
-        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-        if holds_secret(value):
-            os.environ[_URL_VARIABLE] = value
-            value = f"env:{_URL_VARIABLE}"
-        kept.append(f"{option}{equals}{value}")
-    return kept
-
-
-def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
-    if not pairs:
-        return None
-    split = [pair.partition("=") for pair in pairs]
-    if wrong := [pair for pair, (name, _, other) in zip(pairs, split, strict=True) if not (name and other)]:
-        raise UsageError(f"--map {wrong[0]}: write PLAN_NAME=TARGET_NAME")
-    return {name: other for name, _, other in split}
-
-
-@contextmanager
-def _status() -> Iterator[Any]:
-    """Progress: one live line on a terminal; elsewhere a plain line whenever the work at hand changes."""
-    if err.is_terminal:
-        with err.status("connecting") as live:
-            yield lambda text: live.update(escape(text))
-        return
-    last = [""]
-
-    def say(text: str) -> None:
-        head = text.partition(":")[0]
-        if head != last[0]:
-            last[0] = head
-            err.print(escape(text))
-
-    yield say
-
-
-def _say(line: str) -> None:
-    err.print(escape(line))
-
-
-def _watch(progress: Any) -> Any:
-    """Follows the progress file that a notebook's kernel writes."""
-
-    @contextmanager
-    def watch(name: str) -> Iterator[Path]:
-        import tempfile
-
-        done = threading.Event()
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="playbook-") as folder:
-            path = Path(folder) / "progress"
-            path.touch()
-            thread = threading.Thread(target=_follow, args=(path, done, lambda text: progress(f"{name}: {text}")))
-            progress(f"{name}: starting")
-            thread.start()
-            try:
-                yield path
-            finally:
-                done.set()
-                thread.join()
-        err.print(escape(f"{name}: {time.monotonic() - started:.0f} s"))
-
-    return watch
-
-
-def _follow(path: Path, done: threading.Event, say: Any) -> None:
-    with path.open(encoding="utf-8") as lines:
-        while not done.wait(0.2):
-            if new := lines.read().splitlines():
-                say(new[-1])
-
-
-def _near(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def _spread(arguments: list[str]) -> list[str]:
-    """`--only 1.1 3.2` as click wants it: `--only 1.1 --only 3.2`; likewise --map and --api-path."""
-    spread: list[str] = []
-    option = ""
-    for argument in arguments:
-        if argument.startswith("-"):
-            option = argument if argument in {"--only", "--map", "--api-path"} else ""
-        elif option and spread[-1] != option:
-            spread.append(option)
-        spread.append(argument)
-    return spread
-
-
 def main() -> None:
     """The `playbook` command: no traceback for a user's mistake, and a word on how to go on after Ctrl-C."""
-    arguments = _without_secrets(sys.argv[1:])
+    given = arguments.without_secrets(sys.argv[1:])
     try:
-        app(args=_spread(arguments) if arguments[:1] in (["run"], ["plan"]) else arguments)
+        app(args=arguments.spread(given) if given[:1] in (["run"], ["plan"]) else given)
     except PlaybookError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
