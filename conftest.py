@@ -28,6 +28,7 @@ pytest_plugins = (
     "tests.fix_service",
     "tests.fix_library",
     "tests.fix_ledger",
+    "tests.fix_conversion",
     "tests.fix_browser",
     "tests.fix_monitor",
 )

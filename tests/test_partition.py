@@ -8,55 +8,26 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from tests import fix_ledger
+from tests.fix_conversion import (
+    QUICK,
+    STEP,
+    change_plan,
+    described,
+    kind,
+    loaded,
+    reason,
+    rows,
+    statements,
+    states,
+)
 
 from playbook import maintaining, undoing
 from playbook.changes.partitioning import attributes, recreate
 from playbook.errors import Drifted
 from playbook.evidence.live import under_load
 from playbook.phase import Playbook
-from playbook.target.execute import LockPolicy
 
-STEP = "1/entries_partitioned"
 TOO_LONG = pytest.mark.exhaustive
-QUICK = LockPolicy(limit_s=60, backoff_s=(0.05, 0.2))
-
-
-def states(answer):
-    return {name: state.status for name, state, *_ in answer.steps}
-
-
-def reason(answer):
-    return answer.steps[0][1].reason
-
-
-def statements(shop):
-    return shop.playbook().phase("1").preview().steps[0][1]
-
-
-def change_plan(shop, old, new):
-    text = shop.plan.read_text()
-    assert old in text
-    shop.plan.write_text(text.replace(old, new))
-
-
-def loaded(shop, **settings):
-    context = shop.context()
-    return under_load(shop.target.connect, shop.target.conninfo, context.names.relation("entries"), "at", **settings)
-
-
-def rows(shop, table="entries"):
-    return shop.execute(f"SELECT * FROM {table} ORDER BY id, at")
-
-
-def kind(shop, table="entries"):
-    return shop.execute(f"SELECT (SELECT relkind FROM pg_class WHERE oid = to_regclass('{table}'))")[0][0]
-
-
-def described(shop):
-    """Everything that the table has, in words that are the same before and after where they mean the same."""
-    with shop.target.connect() as connection:
-        found = attributes.read(connection, "public.entries")
-    return [line.partition(" PARTITION BY")[0] for line in recreate.description(found)]
 
 
 def test_everything_that_the_table_has_stands_on_its_successor(ledger):

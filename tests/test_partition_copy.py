@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import contextmanager
 
 import psycopg
 import pytest
 from tests import fix_ledger, fix_shop
-from tests.fix_faults import Proxy, strike_everywhere
-from tests.test_cli import playbook
-from tests.test_partition import (
+from tests.fix_conversion import (
+    COPY,
+    COPY_PLAN,
     QUICK,
+    REPLAY,
     STEP,
+    SWAP,
+    VERIFY,
     change_plan,
     described,
+    killed,
     kind,
     loaded,
+    meanwhile,
     reason,
     rows,
     statements,
     states,
+    undone,
 )
+from tests.fix_faults import Proxy, strike_everywhere
+from tests.killing import POINTS
+from tests.test_cli import playbook
 
 from playbook import finishing, undoing
-from playbook.changes.partitioning import copy
+from playbook.changes.partitioning import pages
 from playbook.errors import Interrupted
 from playbook.evidence.live import under_load
 from playbook.journal import StatementRecord
@@ -34,47 +42,6 @@ from playbook.settings import DEFAULT_PLAN
 from playbook.target import repeating
 
 TOO_LONG = pytest.mark.exhaustive
-POINTS = ["before_intent", "after_intent", "before_done", "after_done"]
-
-
-COPY_PLAN = "every: month\n        route: copy"
-
-
-@pytest.fixture
-def copied(ledger):
-    """The ledger with a plan that says `route: copy`."""
-    change_plan(ledger, "every: month", COPY_PLAN)
-    return ledger
-
-
-def killed(shop, point, position):
-    """Applies in another process that dies at that point of that statement."""
-    assert shop.killed(STEP, point, position) == -9
-
-
-def undone(shop):
-    assert [one.error for one in undoing.undo(shop.context())] == [""]
-
-
-@contextmanager
-def meanwhile(*happens):
-    """`happens` are pairs: once, before the first statement is sent that holds the text, the function is called."""
-    intent = StatementRecord.intent
-    waiting = list(happens)
-
-    def striking(record, *arguments):
-        for pair in [pair for pair in waiting if record.direction == "apply" and pair[0] in record.statement.sql]:
-            waiting.remove(pair)
-            pair[1]()
-        intent(record, *arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StatementRecord, "intent", striking)
-        yield
-    assert waiting == []
-
-
-COPY, REPLAY, VERIFY, SWAP = "ctid >=", "INTO batch", "width_bucket", "IN ACCESS EXCLUSIVE MODE"
 
 
 def test_writers_lose_nothing_while_rows_are_copied_and_while_that_is_undone(copied, snapshot):
@@ -163,7 +130,7 @@ def test_a_table_that_is_emptied_or_written_anew_meanwhile(copied, when):
 
 def struck_between_chunks(shop, monkeypatch, strike):
     """Applies with chunks of three pages, and strikes before the third of them; how many chunks were begun in all."""
-    monkeypatch.setattr(copy, "PAGES", 3)
+    monkeypatch.setattr(pages, "PAGES", 3)
     intent, begun = StatementRecord.intent, []
 
     def counting(record, *arguments):
@@ -357,7 +324,7 @@ def test_it_goes_the_same_way_on_postgresql_15(ledger15):
 
 @pytest.mark.exhaustive
 def test_it_rests_while_a_standby_is_behind(ledger15, standby15, monkeypatch):
-    monkeypatch.setattr(copy, "PAGES", 3)
+    monkeypatch.setattr(pages, "PAGES", 3)
     change_plan(ledger15, "every: month", f"{COPY_PLAN}\n        max_lag_s: 1")
     standby15.execute("SELECT pg_wal_replay_pause()")
     said = []
@@ -374,7 +341,7 @@ def test_it_rests_while_a_standby_is_behind(ledger15, standby15, monkeypatch):
 
 
 def test_it_works_as_much_of_the_time_and_writes_as_much_as_the_plan_allows(copied, monkeypatch):
-    monkeypatch.setattr(copy, "PAGES", 8)
+    monkeypatch.setattr(pages, "PAGES", 8)
     rested, sleep = [], time.sleep
     monkeypatch.setattr(repeating.time, "sleep", lambda seconds: (rested.append(seconds), sleep(min(seconds, 0.05))))
     change_plan(copied, "route: copy", "route: copy\n        duty_pct: 25\n        max_wal_mb_s: 0.05")

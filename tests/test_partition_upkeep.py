@@ -8,20 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.fix_conversion import STEP, change_plan
 from tests.servers import DEBIAN_SHARE_15, required
 
 from playbook import maintaining, undoing
 from playbook.changes.cron_job import Cron
 from playbook.changes.partitioning import attributes, recreate, scheduled
 from playbook.changes.partitioning.periods import Period, containing
-
-STEP = "1/entries_partitioned"
-
-
-def change_plan(shop, old, new):
-    text = shop.plan.read_text()
-    assert old in text
-    shop.plan.write_text(text.replace(old, new))
 
 
 def jobs(shop):

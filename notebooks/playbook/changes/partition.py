@@ -25,8 +25,10 @@ from playbook.changes.partitioning import (
 from playbook.changes.partitioning.attach import Attach
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.conversion import Conversion
-from playbook.changes.partitioning.copy import STATE, Copy, finish
+from playbook.changes.partitioning.copy import Copy
+from playbook.changes.partitioning.finish import finish
 from playbook.changes.partitioning.names import fit
+from playbook.changes.partitioning.pages import STATE, state_name
 from playbook.changes.partitioning.periods import Every, Span
 from playbook.changes.partitioning.routes import Chosen, Route, Wish
 from playbook.errors import Drifted, NotFound, StepError
@@ -201,9 +203,10 @@ class Partition(Change):
         assert self._found
         assert self._chosen
         schema, conversion = self.table.schema, self._chosen.conversion
+        if isinstance(conversion, Copy) and self.catalog.table(schema, state_name(self.table.name)):
+            return True
         parent = self.catalog.table(schema, conversion.building)
-        begun = self._found != self._chosen.as_found or (parent is not None and parent.kind == "p")
-        return begun or (isinstance(conversion, Copy) and self.catalog.table(schema, conversion.state_name) is not None)
+        return self._found != self._chosen.as_found or (parent is not None and parent.kind == "p")
 
     def preflight(self, connection: psycopg.Connection[Any], *, execute: bool) -> list[Finding]:
         """Standby, ownership, what cannot be carried over, what is lost, NULL keys and keys past the partitions."""

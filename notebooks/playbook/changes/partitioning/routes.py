@@ -13,9 +13,10 @@ from playbook.changes.partitioning import brin, dependents
 from playbook.changes.partitioning.attach import Attach, cutoff_of
 from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.conversion import Conversion
-from playbook.changes.partitioning.copy import Copy, state_name
+from playbook.changes.partitioning.copy import Copy
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.obstacles import KEY_TYPES
+from playbook.changes.partitioning.pages import state_name
 from playbook.changes.partitioning.periods import Every, Period, containing, first_ahead
 from playbook.target.sql import quote
 
