@@ -1,13 +1,17 @@
 """What a summary gains and costs at scale 1: `pytest tests/benchmarks/bench_summaries.py -s`.
 
 200,000 proposals. The dashboard's queries plain, from the materialized view and from the incremental summary, in client
-time, interleaved; a reader's p99 while the view is refreshed after one row in a hundred was changed; what eight writers
-that commit single rows pay for the triggers.
+time, interleaved; the p99 of a reader who loads the dashboard while the view is refreshed after one row in a hundred was
+changed; what eight writers that commit single rows pay for the triggers.
 
-Reads are timed at libpq, until the whole result has reached the client. The last 30 days need that: plain they are one
-index scan of 12,000 rows, some 9 ms, and what answers them from the view takes 0.15 ms, of which a table that holds exactly
-these 211 rows and nothing else, read as it stands, would take 0.11 (`floor_ms`), and `SELECT 1` 0.02. The work of psycopg's
-cursors, 0.05 to 0.1 ms a statement, would be found in either: as the evidence of a run has it, the view is 40 times as fast.
+Reads are prepared statements, as psycopg makes them of what is asked again, timed at libpq until the whole result has
+reached the client. The last 30 days need that: plain they are one index scan of 12,000 rows, some 8 ms, and what answers
+them from the view takes 0.15 ms, of which a table that holds exactly these 211 rows and nothing else, read as it stands,
+would take 0.1 (`floor_ms`), and `SELECT 1` 0.03. Planning, 0.05 ms, and the work of psycopg's cursors, as much again, would
+be found in either: as the evidence of a run has it, the view is 40 times as fast.
+
+Every refresh makes a reader's connection plan its queries anew, once, since PostgreSQL marks the view as populated in its
+catalog: that is the slowest read of a refresh. No reader waits for a lock.
 
 The incremental summary is to be read within twice the view's time. That is judged on one load of the dashboard, all its
 queries once. The last 30 days alone take it three times as long or more: planning a view of two branches takes longer than
@@ -35,8 +39,11 @@ from playbook.trial import Trial
 ROWS = 200_000
 WHOLE, LAST_30 = "dashboard_daily", "dashboard_daily_last_30_days"
 ROUNDS, REPEATS = 20, 5
+UNTIL_PLANNED = 6
+"""Runs after which the server has settled on a statement's plan (the manual, PREPARE)."""
 LEAST_SPEEDUP = {WHOLE: 10.0, LAST_30: 50.0}
 READER_P99 = 1.5
+REFRESHES = 40
 WRITE_PCT = 25.0
 READ_WITHIN = 2.0
 
@@ -108,13 +115,17 @@ def interleaved(target, bounds):
     """Median milliseconds of each query by its name, until its whole result has reached the client."""
     taken = {bound.query: [] for bound in bounds}
     with target.connect() as connection:
+        for bound in bounds:
+            connection.pgconn.prepare(bound.query.encode(), bound.sql.encode())
+            for _ in range(UNTIL_PLANNED):
+                connection.pgconn.exec_prepared(bound.query.encode(), [str(value).encode() for value in bound.values])
         for number in range(ROUNDS + 1):
             for bound in random.sample(bounds, len(bounds)):
                 values = [str(value).encode() for value in bound.values]
                 runs = []
                 for _ in range(1 if bound.query.startswith("plain") else REPEATS):  # a short one runs again and again
                     started = time.perf_counter()
-                    result = connection.pgconn.exec_params(bound.sql.encode(), values)
+                    result = connection.pgconn.exec_prepared(bound.query.encode(), values)
                     runs.append(1000 * (time.perf_counter() - started))
                     assert result.status == ExecStatus.TUPLES_OK, result.error_message
                 taken[bound.query] += [median(runs)] if number else []  # the first round fills the caches
@@ -160,34 +171,32 @@ def test_the_dashboard_is_answered_faster(opened, empty):
 
 
 def test_no_reader_waits_for_a_refresh(opened, empty):
-    context = opened("materialized_view")
-    ((_, state, _),) = Playbook(context).phase("3.1").apply().steps
+    ((_, state, _),) = Playbook(opened("materialized_view")).phase("3.1").apply().steps
     assert state.status == "applied", state.reason
-    idle = [ms for _, ms in reads(empty, lambda: time.sleep(4))]
-    refreshed, while_refreshing = [], []
+    context = opened("materialized_view")  # which knows the view
+    dashboard = [bound for bound in asked(context) if bound.query.startswith("kept")]
+    refreshed, refreshing_, idle_ = [], [], []
 
-    def refresh_again_and_again():
-        while sum(end - start for start, end in while_refreshing) < 4:
+    def now_and_then():
+        for number in range(REFRESHES):
             with empty.connect() as connection:
-                share = f"abs(hashtext(id || '{len(refreshed)}')) % 100 = 0"
+                share = f"abs(hashtext(id || '{number}')) % 100 = 0"
                 connection.execute(f"UPDATE proposals SET value = value + 1 WHERE {share}")
                 connection.execute("SELECT pg_stat_force_next_flush()")
-            started = time.monotonic()
-            refreshed.extend(refreshing.refresh(context))
-            while_refreshing.append((started, time.monotonic()))
+            refreshing_.append(timed(lambda: refreshed.extend(refreshing.refresh(context))))
+            idle_.append(timed(lambda: time.sleep(refreshing_[-1][1] - refreshing_[-1][0])))
 
-    during = [
-        ms
-        for at, ms in reads(empty, refresh_again_and_again)
-        if any(start <= at < end for start, end in while_refreshing)
-    ]
+    loads = reads(empty, dashboard, now_and_then)
     assert {one.word for one in refreshed} == {"refreshed"}
-    p99 = [sorted(each)[int(0.99 * len(each))] for each in (idle, during)]
-    met = p99[1] <= READER_P99 * p99[0]
-    report("refresh", met, refreshes=len(refreshed), last=refreshed[-1].said, reads=len(during),
-           p99_idle_ms=round(p99[0], 3), p99_ms=round(p99[1], 3), ratio=round(p99[1] / p99[0], 2), limit=READER_P99,
-           worst_ms=round(max(during), 1))  # fmt: skip
-    assert met
+    idle, during = ([ms for at, ms in loads if any(a <= at < b for a, b in spans)] for spans in (idle_, refreshing_))
+    print(json.dumps({"benchmark": "refreshes", "refreshes": len(refreshed), "last": refreshed[-1].said}))
+    met = []
+    for name, limit in (("all", READER_P99), *((bound.query, 0.0) for bound in dashboard)):
+        p50, p99 = ([ranked([ms[name] for ms in each], share) for each in (idle, during)] for share in (0.5, 0.99))
+        met += [not limit or p99[1] <= limit * p99[0]]
+        report("refresh", met[-1], read=name, loads=[len(idle), len(during)], p50_idle_ms=p50[0], p50_ms=p50[1],
+               p99_idle_ms=p99[0], p99_ms=p99[1], ratio=round(p99[1] / p99[0], 2), limit=limit)  # fmt: skip
+    assert all(met)
 
 
 def test_writers_pay_little_for_the_triggers(opened):
@@ -203,11 +212,27 @@ def test_writers_pay_little_for_the_triggers(opened):
     assert met
 
 
-def reads(target, work) -> list[tuple[float, float]]:
-    """When each of a reader's queries of the view began (time.monotonic) while `work` ran, and its milliseconds."""
+def timed(work) -> tuple[float, float]:
+    """When it began and when it ended."""
+    started = time.monotonic()
+    work()
+    return started, time.monotonic()
+
+
+def ranked(taken: list[float], share: float) -> float:
+    """The milliseconds that this share of them stays below."""
+    return round(sorted(taken)[int(share * len(taken))], 3)
+
+
+def reads(target, bounds, work) -> list[tuple[float, dict[str, float]]]:
+    """When each of a reader's loads of the queries began (time.monotonic) while `work` ran, and its milliseconds.
+
+    They are told of each query by its name, and of `all` together.
+    """
     context = multiprocessing.get_context("spawn")
     ready, stop, told = context.Event(), context.Event(), context.Queue()
-    reader = context.Process(target=_read, args=(target.conninfo, ready, stop, told))
+    queries = {bound.query: (bound.sql.encode(), [str(value).encode() for value in bound.values]) for bound in bounds}
+    reader = context.Process(target=_read, args=(target.conninfo, queries, ready, stop, told))
     reader.start()
     try:
         assert ready.wait(30)
@@ -219,15 +244,21 @@ def reads(target, work) -> list[tuple[float, float]]:
     return taken
 
 
-def _read(conninfo, ready, stop, told) -> None:
-    taken: list[tuple[float, float]] = []
+def _read(conninfo, queries, ready, stop, told) -> None:
+    taken: list[tuple[float, dict[str, float]]] = []
     with psycopg.connect(**conninfo, autocommit=True) as connection:
-        query = "SELECT * FROM proposal_analytics_summary WHERE date >= '2025-12-01' ORDER BY date DESC, status"
-        connection.execute(query)
-        ready.set()
+        for name, (sql, _) in queries.items():
+            connection.pgconn.prepare(name.encode(), sql)
         while not stop.is_set():
-            started = time.monotonic()
-            connection.execute(query).fetchall()
-            taken.append((started, 1000 * (time.monotonic() - started)))
+            began, ms = time.monotonic(), {}
+            for name, (_, values) in queries.items():
+                started = time.perf_counter()
+                result = connection.pgconn.exec_prepared(name.encode(), values)
+                ms[name] = 1000 * (time.perf_counter() - started)
+                assert result.status == ExecStatus.TUPLES_OK, result.error_message
+            taken.append((began, {**ms, "all": sum(ms.values())}))
+            if not ready.is_set() and len(taken) == UNTIL_PLANNED:
+                taken.clear()
+                ready.set()
             time.sleep(0.002)
     told.put(taken)
