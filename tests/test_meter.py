@@ -79,6 +79,20 @@ class TestMeter:
         assert quiet.pool.mean_pct == pytest.approx(0, abs=1e-6)
         assert first.since(None).pool.peak_pct == 100, "that one reader has read takes nothing from another"
 
+    @pytest.mark.parametrize("began", [100.0, 100.25, 100.5, 100.99])
+    def test_a_burst_is_none_of_a_span_that_begins_a_second_later(self, engine, began):
+        now = [began]
+        with closing(Meter(engine, clock=lambda: now[0])) as meter:
+            now[0] += 0.3
+            for connection in [engine.connect() for _ in range(4)]:
+                connection.close()
+            assert meter.metrics().connection_pool_peak == 100
+            now[0] += 1
+            later = meter.reading()
+            ask(engine)
+            now[0] += 1
+            assert meter.metrics(later).connection_pool_peak == 25
+
     def test_who_finds_no_connection_in_time_counts_as_an_error(self, empty):
         engine = create_engine(
             "postgresql+psycopg://",

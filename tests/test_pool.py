@@ -140,8 +140,15 @@ class TestSizing:
     def test_the_smallest_size_is_chosen_whose_peak_leaves_room(self):
         found = recommend([tried(2, 2, 90, waits=40), tried(4, 3, 20), tried(8, 3, 19), tried(16, 3, 21)], 20)
         assert found.size == 8
-        assert "its peak was 3 of 8 (38 %)" in found.reason
-        assert "with 4 the peak was 75 %" in found.reason
+        assert "the worst peak, 3 at once, is 38 % of it" in found.reason
+        assert "of 4 it would be 75 %" in found.reason
+
+    def test_what_was_wanted_at_once_of_a_larger_pool_counts_for_a_smaller_one(self):
+        """The same requests would have wanted as many of it: that they did not come together there was luck."""
+        found = recommend([tried(2, 2, 90, waits=3), tried(4, 2, 20), tried(8, 5, 19), tried(16, 2, 18)], 20)
+        assert found.size == 8
+        assert "the worst peak, 5 at once, is 62 % of it" in found.reason
+        assert recommend([tried(2, 2, 90), tried(4, 2, 20), tried(8, 6, 19)], 8).size is None
 
     def test_where_none_is_good_enough_none_is_recommended(self):
         found = recommend([tried(2, 2, 90), tried(4, 4, 20)], 5)

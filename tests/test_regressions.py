@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -101,7 +102,13 @@ def embedded_phase(server, tmp_path_factory):
     sample.reset(connect, 0.02, force=True)
     folder = tmp_path_factory.mktemp("results")
     settings = {"scale": 0.02, "budget_s": 2, "out": folder}
-    return lambda phase, **given: Playbook(open_context(Settings(**settings, **given))).phase(phase)
+    with ExitStack() as opened:
+
+        def opening(phase, **given):
+            context = opened.enter_context(closing(open_context(Settings(**settings, **given))))
+            return Playbook(context).phase(phase)
+
+        yield opening
 
 
 @pytest.mark.exhaustive
@@ -120,8 +127,8 @@ def test_an_n_plus_one_put_back_is_caught_by_its_statements(embedded_phase):
 
 @pytest.mark.exhaustive
 def test_a_cache_switched_off_is_caught(embedded_phase, monkeypatch):
-    monkeypatch.setattr(request_load, "KEYS", 40)
-    monkeypatch.setattr(caching, "LOAD_S", 2.0)
+    monkeypatch.setattr(request_load, "KEYS", 8 * 40)
+    monkeypatch.setattr(caching, "LOAD_S", 8 * 2.0)
 
     def loaded(phase):
         phase.check()
@@ -147,13 +154,17 @@ def test_twenty_runs_without_a_change_raise_no_alarm_and_each_dropped_index_does
     runs = [first, *(run(embedded_phase("3.2", apply=False)) for _ in range(20))]
     found = [compare(old, new) for old, new in pairwise(runs)]
     assert [sorted(alarms(each)) for each in found if alarms(each)] == []
-    for index in ("idx_hypothesis_validation_compound", "idx_performance_baseline_lookup"):
+    # In the sample of this size the second one's queries take as many buffers without it: their plans tell.
+    for index, felt in (("idx_hypothesis_validation_compound", True), ("idx_performance_baseline_lookup", False)):
         with psycopg.connect(**server.conninfo("proposals_0_02"), autocommit=True) as connection:
             connection.execute(f"DROP INDEX {index}")
-        dropped = run(embedded_phase("3.2", apply=False))
-        assert ("step", f"3.2/{index}") in alarms(compare(runs[-1], dropped))
-        assert any(topic == "query" for topic, _ in alarms(compare(runs[-1], dropped)))
-        runs.append(dropped)
+        runs.append(run(embedded_phase("3.2", apply=False)))
+        found = compare(*runs[-2:])
+        assert ("step", f"3.2/{index}") in alarms(found)
+        assert any(topic == "query" for topic, _ in alarms(found)) or not felt
+        told = {each.word for each in found.differences if f"no longer by {index}" in each.reason}
+        assert told
+        assert told <= {"regression", "changed"}
 
 
 CASES = ["orders_of_day", "orders_of_customer"]

@@ -25,7 +25,7 @@ class Caching:
         on = applied_switches(self._context)
         if "cache" not in on:
             return NotApplicable("the step is not applied")
-        from playbook.request_load import ASKED_BEFORE, KEYS, side_by_side
+        from playbook.request_load import asked_for, side_by_side
 
         found = side_by_side(
             self._context,
@@ -44,7 +44,7 @@ class Caching:
                 "cache_p95_ms_with": with_it.p95_ms,
             }
         )
-        return Cached(without, with_it, counts, spared, RATE_RPS, KEYS, ASKED_BEFORE)
+        return Cached(without, with_it, counts, spared, RATE_RPS, *asked_for(self._context))
 
     def without_its_server(self) -> WithoutServer:
         """What a request waits longer for while there is no cache server; none fails. Needs no target at all."""

@@ -65,7 +65,7 @@ def run(
     measure: Annotated[bool, typer.Option("--measure", help="Execute the queries, without --apply too.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Phases to run: --only 1.1 3.2; 0 is the health check, 5 the monitoring."),
+        typer.Option("--only", help="Phases to run: --only 1.1 3.2; 0 is the health check, 5 monitoring, 6 scorecard."),
     ] = None,
     scale: ScaleOption = None,
     map_: MapOption = None,

@@ -11,10 +11,11 @@ from playbook.answers import Advised, EnginePerRequest, NotApplicable, Swept
 from playbook.application import Notebook, applied_switches, keep_settings
 from playbook.service.switches import Switches
 
-RATE_RPS = 20.0
-LOAD_S = 2.5
-SWEEP_S = 1.2
-"""Seconds of load on each pool size."""
+RATE_RPS = 10.0
+LOAD_S = 3.0
+SWEEP_RPS, SWEEP_S = 2 * RATE_RPS, 2.4
+"""Load on each pool size, in requests a second and seconds: twice what the service gets afterwards, since the peak of
+some seconds has to leave room for that of a longer time."""
 SIZES = ((2, 4, 8), (16, 32))
 """Tried together; the second ones where none of the first is large enough."""
 
@@ -48,8 +49,8 @@ class Connections:
     def sweep(self) -> Swept | NotApplicable:
         """Pool sizes of the service under the same requests over HTTP, none above a quarter of the free connections.
 
-        Without the cache, since the pool has to hold when that is gone, and without writes. The service is started with
-        the recommended size from then on, where the step is applied.
+        Without the cache, since the pool has to hold when that is gone. The service is started with the recommended
+        size from then on, where the step is applied.
         """
         if reason := self._hindrance():
             return NotApplicable(reason)
@@ -64,12 +65,12 @@ class Connections:
         for group in SIZES:
             sizes = [size for size in group if size <= allowed] or ([] if tried else [allowed])
             services = [Switches({**on, "pool": {"size": size}}) for size in sizes]
-            measured = side_by_side(self._context, services, rate=RATE_RPS, seconds=SWEEP_S, writes=False)
+            measured = side_by_side(self._context, services, rate=SWEEP_RPS, seconds=SWEEP_S)
             tried += [
                 Tried(size, load.p95_ms or 0.0, _usage(said["pool"]), sum(load.errors.values()))
                 for size, (load, said) in zip(sizes, measured, strict=True)
             ]
-            if (found := recommend(tried, allowed)).size:
+            if (found := recommend(tried, allowed, self._peak_limit_pct())).size:
                 break
         if found.size:
             keep_settings(self._context, "pool", {"size": found.size})
@@ -81,7 +82,7 @@ class Connections:
                 "pool_sweep_mean_utilization_pct": at and at.usage.mean_pct,
             }
         )
-        return Swept(found, RATE_RPS)
+        return Swept(found, SWEEP_RPS)
 
     def load(self) -> Any:
         """The service's pool under load over HTTP: peak and time-weighted mean of what is checked out, and waits."""
@@ -101,6 +102,13 @@ class Connections:
             {"pool_peak_utilization_pct": pool["peak_pct"], "pool_mean_utilization_pct": pool["mean_pct"]}
         )
         return PoolUsed(load, pool)
+
+    def _peak_limit_pct(self) -> float:
+        """The plan's target for the pool's peak, where it has one."""
+        from playbook.service.sweep import PEAK_LIMIT_PCT
+
+        limits = {each.name: each.limit for each in self._context.plan.targets}
+        return limits.get("pool_peak_utilization_pct", PEAK_LIMIT_PCT)
 
     def _hindrance(self) -> str:
         if self._context.target.embedded:

@@ -30,9 +30,8 @@ NOTEBOOK = "06_scorecard"
 ROUNDS = 6
 ROUND_S = 1.7
 KEYS, ASKED_BEFORE = 1200, 6000
-"""What is asked for, and how often before the load: 20 requests a second in the five minutes that a cache keeps."""
-FULL_S = 24.0
-"""Under a smaller budget for a phase all this is cut down in proportion."""
+"""What is asked for, and how often before the load: 20 requests a second in the five minutes that a cache keeps. Under
+a smaller budget for a phase all this is cut down (`Settings.share`)."""
 FIGURES = {
     "api_response_reduction_pct": ("p50_ms", "", "median time of all requests"),
     "dashboard_load_reduction_pct": ("p50_ms", "analytics dashboard", "median time of the dashboard's requests"),
@@ -182,7 +181,7 @@ class Scorecard:
     def _measured(self) -> Whole:
         from playbook.service.whole import compare_whole
 
-        share = min(1.0, self.context.settings.budget_s / FULL_S)
+        share = self.context.settings.share
         whole = compare_whole(
             self.context.target,
             applied_switches(self.context),

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 DEFAULT_PLAN = ROOT / "data" / "proposals" / "plan.yaml"
 DEFAULT_SCALE = 0.2
+FULL_BUDGET_S = 24.0
 
 
 def new_run_id() -> str:
@@ -37,7 +38,7 @@ class Settings:
     measure: bool = False
     measure_writes: bool = False
     show_values: bool = False
-    budget_s: float = 24.0
+    budget_s: float = FULL_BUDGET_S
     journal: Path | None = None
     saved: Path | None = None
     out: Path | None = None
@@ -48,6 +49,11 @@ class Settings:
     api_paths: tuple[str, ...] = ("/",)
     api_rate: float = 5.0
     metrics_url: str | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of a load of fixed length a service is put under: all with the full budget, an eighth at least."""
+        return max(min(1.0, self.budget_s / FULL_BUDGET_S), 0.125)
 
     @property
     def embedded(self) -> bool:

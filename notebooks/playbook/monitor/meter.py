@@ -74,17 +74,25 @@ class Meter:
     resolution) to whoever accepts that, as `playbook monitor --metrics-url` does. No statement's text is in them.
 
     `slow_ms` is from which time on a statement counts as slow. A statement's time is that until its last row has come,
-    with a server-side cursor until the first. `gauge` is the pool's own where one watches it already.
+    with a server-side cursor until the first. `gauge` is the pool's own where one watches it already, by the same
+    `clock`.
     """
 
     def __init__(
-        self, engine: Engine | Any, *, cache: Cache | None = None, slow_ms: float = SLOW_MS, gauge: Gauge | None = None
+        self,
+        engine: Engine | Any,
+        *,
+        cache: Cache | None = None,
+        slow_ms: float = SLOW_MS,
+        gauge: Gauge | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine: Engine = getattr(engine, "sync_engine", engine)
         self._cache = cache
         self.slow_ms = slow_ms
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._statements, self._requests = _Times(), _Times()
         self._failed = self._failed_requests = 0
         self._watches_requests = False
@@ -92,7 +100,7 @@ class Meter:
         self._gauge, self._own_gauge = gauge, gauge is None
         if gauge is None:
             with suppress(TypeError):  # a pool without a bound: nothing to be a share of
-                self._gauge = Gauge(self._engine)
+                self._gauge = Gauge(self._engine, clock)
         self._events = (
             ("before_cursor_execute", self._before),
             ("after_cursor_execute", self._after),
@@ -125,7 +133,7 @@ class Meter:
         sent, asked = self._statements, self._requests
         return Reading(
             process=self._process,
-            at=time.monotonic() - self._began,
+            at=self._clock() - self._began,
             queries=sent.count,
             failed=self._failed,
             slow=sent.slow,
@@ -147,7 +155,6 @@ class Meter:
         if self._gauge is None:
             return None
         usage, pool = self._gauge.usage(), self._engine.pool
-        began = int(self._began)
         return PoolReading(
             capacity=usage.capacity,
             used=pool.checkedout(),  # type: ignore[attr-defined]  # a QueuePool, else there is no gauge
@@ -159,7 +166,7 @@ class Meter:
             waits=usage.waits,
             waited_s=usage.waited_s,
             failures=usage.failures,
-            peaks=tuple((second - began, peak, last) for second, peak, last in self._gauge.peaks()),
+            peaks=tuple((second - self._began, peak, last) for second, peak, last in self._gauge.peaks()),
         )
 
     def _before(self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool) -> None:

@@ -33,14 +33,13 @@ NOTEBOOK = "05_monitoring"
 """Whose part of the results the targets are; no plan has to name it."""
 RATE_RPS = 10.0
 LOAD_S = 8.0
-"""Under a smaller budget for a phase it is cut down in proportion."""
+"""Under a smaller budget for a phase it is cut down (`Settings.share`)."""
 KEYS, ASKED_BEFORE = 300, 3_000
 """What is asked for, and how often before the load, so that the service is one that has run for a while."""
 WATCH_S = 6.0
 DRY_WATCH_S = 3.0
 EVERY_S = 0.5
 PEAK_S = 1.1
-FULL_S = 24.0
 
 CODE = """\
 from playbook.monitor.meter import Meter
@@ -130,7 +129,7 @@ class Monitoring:
     def _under_load(self, side: str) -> Watched:
         from playbook.service import load, traffic
 
-        seconds = LOAD_S * min(1.0, self.context.settings.budget_s / FULL_S)
+        seconds = LOAD_S * self.context.settings.share
         with self._served(side) as (context, url, on):
             with psycopg.connect(**context.target.conninfo) as connection:
                 asked = traffic.of_sample(connection, KEYS)

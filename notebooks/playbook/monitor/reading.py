@@ -12,7 +12,10 @@ from playbook.monitor.metrics import SLOW_MS, DatabaseMetrics
 
 @dataclass(frozen=True)
 class PoolReading:
-    """A pool's counters. `seconds` and the sums are since its gauge began or was reset; `peaks` are the gauge's."""
+    """A pool's counters. `seconds` and the sums are since its gauge began or was reset.
+
+    `peaks` are the gauge's: when a second began by the application's clock, the most in it, and how many at its end.
+    """
 
     capacity: int
     used: int
@@ -24,13 +27,13 @@ class PoolReading:
     waits: int
     waited_s: float
     failures: int
-    peaks: tuple[tuple[int, int, int], ...]
+    peaks: tuple[tuple[float, int, int], ...]
 
     def peak_since(self, moment: float) -> int:
-        """The most that was checked out at once since `moment` by the application's clock."""
+        """The most that was checked out at once since `moment` by the application's clock, or up to a second before."""
         peak, standing = self.used, None
-        for second, highest, last in self.peaks:
-            if second + 1 <= moment:
+        for began, highest, last in self.peaks:
+            if began + 1 <= moment:
                 standing = last
             else:
                 peak = max(peak, highest)

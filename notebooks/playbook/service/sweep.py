@@ -52,13 +52,14 @@ def sweep(
     *,
     allowed: int,
     rate: float,
-    seconds: float = 1.0,
+    seconds: float = 3.0,
     sizes: Sequence[int] = SIZES,
     peak_limit_pct: float = PEAK_LIMIT_PCT,
 ) -> Recommendation:
     """Runs `work` at `rate` a second on pools of several sizes, none above `allowed`, for `seconds` each.
 
-    It goes on from the smallest size until one has peaked well below the limit: larger ones could only be emptier.
+    It goes on from the smallest size until one has peaked well below the limit: larger ones could only be emptier. Give
+    it a rate above the one that you expect: the peak of an hour is higher than that of some seconds.
     """
     tried: list[Tried] = []
     for size in [size for size in sizes if size <= allowed] or [max(1, allowed)]:
@@ -73,20 +74,25 @@ def sweep(
 
 
 def recommend(tried: Sequence[Tried], allowed: int, peak_limit_pct: float = PEAK_LIMIT_PCT) -> Recommendation:
-    """The smallest size whose peak is below the limit; None where no size is.
+    """The smallest size of which the worst peak seen on any of the pools is below the limit; None where no size is.
 
-    Nobody waits for a connection then, so a larger pool could make no request faster.
+    A peak is the worst of what happened to be seen, and how many connections the same requests want at once does not
+    depend on how many there are: so what another pool saw counts as well, and all of them together are looked at for
+    longer. Nobody waits for a connection then, so a larger pool could make no request faster.
     """
     tried = tuple(tried)
+    worst = max(tried, key=lambda each: (each.usage.peak, -each.size))
     for each in tried:
-        if each.usage.peak_pct < peak_limit_pct and not each.failed:
+        pct = 100 * worst.usage.peak / each.size
+        if pct < peak_limit_pct and not each.failed:
             smaller = [one for one in tried if one.size < each.size]
-            why = f"its peak was {each.usage.peak} of {each.size} ({each.usage.peak_pct:.0f} %)"
+            seen = "" if each.usage.peak == worst.usage.peak else f" on the pool of {worst.size}"
+            why = f"the worst peak, {worst.usage.peak} at once{seen}, is {pct:.0f} % of it"
             why += f", and 95 % of requests took at most {each.p95_ms:.1f} ms"
             if smaller:
                 last = smaller[-1]
-                why += f"; with {last.size} the peak was {last.usage.peak_pct:.0f} %, {last.usage.waits} requests "
-                why += f"waited for a connection and 95 % took at most {last.p95_ms:.1f} ms"
+                why += f"; of {last.size} it would be {100 * worst.usage.peak / last.size:.0f} %, where "
+                why += f"{last.usage.waits} requests waited for a connection and 95 % took at most {last.p95_ms:.1f} ms"
             return Recommendation(each.size, why, allowed, tried)
     reason = (
         f"no size up to {tried[-1].size} kept its peak below {peak_limit_pct:.0f} % under this load; "
