@@ -62,9 +62,17 @@ def test_durations(value, text):
         ("total_queries", 120412.0, "120,412"),
         ("index_bytes", 8192, "8.00 kB"),
         ("error_rate_pct", None, "not measured"),
+        ("api_p95_ms_as_found", 113.2, "113 ms"),
+        ("whole_p50_reduction_pct_low", 67.8, "67.8 %"),
+        ("api_database_ms_per_request_optimized", 5.98, "5.98 ms per request"),
+        ("api_bytes_per_request_optimized", 6915.0, "6.75 kB per request"),
+        ("engine_per_request_ms", 9.36, "9.36 ms"),
+        ("n_plus_one_statements_as_found", 506.0, "506 statements"),
+        ("pool_recommended_connections", 8.0, "8 connections"),
+        ("api_throughput_rps_as_found", 8.0, "8 per s"),
     ],
 )
-def test_the_end_of_a_name_is_its_unit(name, value, text):
+def test_the_last_unit_that_a_name_holds_is_its_own(name, value, text):
     assert figures.named(name, value) == text
 
 

@@ -84,6 +84,21 @@ def test_every_figure_stands_with_its_unit(page):
         assert figure in text, figure
 
 
+def test_both_sides_of_a_metric_and_its_interval_stand_in_one_row(page):
+    metrics = {"api_p95_ms_as_found": 155.0, "api_p95_ms_optimized": 23.2, "whole_p95_reduction_pct": 85.2}
+    metrics |= {"whole_p95_reduction_pct_low": 74.3, "whole_p95_reduction_pct_high": 91.5, "lonely_ms_as_found": 7.0}
+    text = page(fix_results.good() | {"metrics": metrics}).text
+    assert "api_p95_ms 155 ms23.2 ms whole_p95_reduction_pct 85.2 %[74.3 %, 91.5 %] lonely_ms_as_found 7 ms" in text
+    assert "_low" not in text
+
+
+def test_requests_of_one_name_are_told_apart_by_their_steps(page):
+    comparisons = [fix_results.comparison(step, "GET /orders", "") for step in (fix_results.EVENTS, fix_results.STATUS)]
+    source = page(fix_results.good() | {"comparisons": comparisons}).source.replace("<wbr>", "")
+    chart = source[source.index('id="speedups"') : source.index('id="steps"')]
+    assert all(f'<span class="note">{step}</span>' in chart for step in (fix_results.EVENTS, fix_results.STATUS))
+
+
 def test_what_was_not_measured_is_said_and_never_a_zero(page):
     results = fix_results.good() | {"steps": [fix_results.step(fix_results.EVENTS, size_bytes=None, seconds=None)]}
     results["comparisons"] = [fix_results.unmeasured(fix_results.EVENTS, "q")]

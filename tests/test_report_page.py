@@ -20,7 +20,9 @@ def report(tmp_path):
 
 def test_the_first_screen_says_what_was_gained_what_was_not_and_what_is_blocked_and_by_what(report, visit):
     visited = visit(report(fix_results.failing()), size=LAPTOP)
-    first = {each.inner_text(): each.bounding_box() for each in visited.page.query_selector_all(".told")}
+    first = {
+        each.inner_text().replace("\xa0", " "): each.bounding_box() for each in visited.page.query_selector_all(".told")
+    }
     assert all(box["y"] + box["height"] <= LAPTOP[1] for box in first.values())
     gained, not_gained, blocked = first
     assert "events_of_user_by_hypothesis (rare): 38.9 ms → 0.182 ms, 214× [190×, 241×], 24 rounds" in gained
@@ -62,6 +64,9 @@ def test_on_paper_it_is_whole_and_has_no_navigation(report, visit):
     assert not visited.page.is_visible("nav")
     assert visited.page.is_visible("pre.plan")
     assert visited.page.pdf(format="A4").startswith(b"%PDF")
+    visited.page.set_viewport_size({"width": 700, "height": 1000})  # A4 within the margins
+    reason = visited.page.locator(".steps td[colspan]", has_text="3 rows violate it")
+    assert reason.bounding_box()["height"] < 120, "a reason stands across, not in a column of one word's width"
 
 
 def test_a_run_of_hundreds_of_queries_stays_small(report):

@@ -11,6 +11,8 @@ MINUS = "\N{MINUS SIGN}"
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 _UNITS = {"pct": "%", "ms": "ms", "bytes": "bytes", "seconds": "s", "s": "s", "rps": "per s"}
+_NOUNS = ("statements", "rows", "connections", "errors")
+_EACH = "_per_request"
 _SMALLEST = 0.0001
 
 
@@ -78,14 +80,22 @@ def duration(seconds: float | None) -> str:
 
 
 def named(name: str, value: float | None, unit: str = "") -> str:
-    """A figure whose unit is the end of its name (`api_p95_ms`), unless `unit` says it."""
+    """A figure whose unit is the last that its name holds (`api_p95_ms_as_found`), unless `unit` says it."""
     if value is None:
         return NOT_MEASURED
-    unit = _UNITS.get(unit, unit) or _UNITS.get(name.rpartition("_")[2], "")
+    counted, each = name.partition(_EACH)[0].rpartition("_")[2], ""
+    if not unit and _EACH in name and (counted in _UNITS or counted in _NOUNS):
+        unit, each = counted, " per request"
+    unit = _UNITS.get(unit, unit) or _unit(name)
     if unit == "bytes":
-        return size(value)
+        return size(value) + each
     digits = f"{value:,.0f}" if float(value).is_integer() else significant(value)
-    return f"{digits} {unit}".rstrip()
+    return f"{digits} {unit}".rstrip() + each
+
+
+def _unit(name: str) -> str:
+    words = reversed(name.split("_"))
+    return next((_UNITS.get(word, word) for word in words if word in _UNITS or word in _NOUNS), "")
 
 
 def moment(text: str) -> str:

@@ -163,14 +163,19 @@ def _proven(results: Results) -> list[str]:
         return []
     best = faster[0]
     judged = _plural(len(results.comparisons), "comparison")
-    return [f"{len(faster)} of {judged} proven faster, at most {best.label}: {best.change}, {_rounds(best)}"]
+    return [f"{len(faster)} of {judged} proven faster, the most {best.label}: {best.change}, {_rounds(best)}"]
 
 
 def _unproven(results: Results) -> list[str]:
     if results.only_planned:
         return ["nothing was measured: this was a dry run"]
-    rest = [each.verdict for each in results.comparisons if each.verdict != "faster"]
-    told = [f"{_plural(len(rest), 'comparison')} not faster: {tally(rest)}"] if rest else []
+    told = []
+    if slower := losses(results):
+        worst = slower[0]
+        said = f"{_plural(len(slower), 'comparison')} proven slower, the most {worst.label}: {worst.change}"
+        told.append(f"{said}, {_rounds(worst)}, with {worst.step or 'no listed step'}")
+    rest = [each.verdict for each in results.comparisons if each.verdict not in {"faster", "slower"}]
+    told += [f"{_plural(len(rest), 'comparison')} neither faster nor slower: {tally(rest)}"] if rest else []
     dropped = [step.id for step in results.steps if step.status == "dropped"]
     return told + ([f"dropped for gaining nothing: {', '.join(dropped)}"] if dropped else [])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +19,8 @@ from playbook.table import breakable
 from playbook.templates import environment
 
 _MOST_GAINS = 3
+_AS_FOUND, _NOW, _ENDS = "_as_found", "_optimized", ("_low", "_high")
+_FIGURE = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|kB|MB|GB|TB)(?!\w))")
 _SECTIONS = ("steps", "findings", "targets", "expected", "metrics", "notebooks")
 
 
@@ -28,6 +32,17 @@ class Mark:
     at: float
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric: its name, its value, that of the service as found where it was `compared`, its 95 % interval."""
+
+    name: str
+    value: float | None
+    as_found: float | None = None
+    compared: bool = False
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,8 +102,11 @@ def _html(results: Results) -> str:
         estimates_of=results.estimated,
         marks=[_mark(each, axis) for each in drawn],
         ticks=[Tick(_place(axis, tick), f"{tick:g}{figures.TIMES}", tick == 1) for tick in axis.ticks],
+        ambiguous={label for label, times in Counter(each.label for each in drawn).items() if times > 1},
         undrawn=_undrawn(len(results.comparisons) - len(drawn)),
+        figures=_figures(results.metrics),
         elsewhere=results.elsewhere,
+        since=lambda step: step.reason.removeprefix(f"by run {results.run_id}").removeprefix("; "),
         not_measured=figures.NOT_MEASURED,
         arrow=figures.ARROW,
         times_sign=figures.TIMES,
@@ -113,10 +131,32 @@ def _template() -> Template:
     ):
         made.filters[function.__name__] = function
     made.filters["plans"] = _plans
+    made.filters["together"] = _together
     made.filters["with_locks"] = _with_locks
     made.filters["breakable"] = breakable
     made.filters["words"] = lambda name: name.replace("_", " ")
     return made.get_template("report.html.j2")
+
+
+def _together(text: str) -> str:
+    """`text` in which no figure is parted from its unit at the end of a line."""
+    return _FIGURE.sub("\N{NO-BREAK SPACE}", text)
+
+
+def _figures(metrics: Mapping[str, float | None]) -> list[Figure]:
+    """The metrics; the two sides of one stand in one row, and so do the ends of its interval."""
+    found = []
+    for name, value in metrics.items():
+        whole = next((name.removesuffix(end) for end in _ENDS if name.endswith(end)), "")
+        if whole in metrics or (name.endswith(_AS_FOUND) and name.replace(_AS_FOUND, _NOW) in metrics):
+            continue
+        ends = [metrics.get(name + end) for end in _ENDS]
+        within = f"[{', '.join(figures.named(name, end) for end in ends)}]" if None not in ends else ""
+        then = name.removesuffix(_NOW) + _AS_FOUND
+        compared = name.endswith(_NOW) and then in metrics
+        shown = name.removesuffix(_NOW) if compared else name
+        found.append(Figure(shown, value, metrics.get(then), compared, within))
+    return found
 
 
 def _with_locks(step: Step) -> list[str]:

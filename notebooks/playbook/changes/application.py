@@ -72,6 +72,6 @@ class ApplicationChange(Change):
         """As long as the journal holds it, it is on."""
         return "on"
 
-    def size_bytes(self, connection: psycopg.Connection[Any]) -> int | None:
+    def size_bytes(self, connection: psycopg.Connection[Any]) -> int:
         """It takes no room on the target."""
-        return None
+        return 0
