@@ -23,6 +23,7 @@ from playbook.context import open_context
 from playbook.journal import Entry
 from playbook.monitor.dashboard import serving
 from playbook.monitor.history import Took, open_history
+from playbook.monitor.linechart import Frame, Line, Marker, Scale, line_chart
 from playbook.monitor.observer import Observer
 from playbook.monitor.sample import Sample
 from playbook.settings import Settings
@@ -212,6 +213,24 @@ class TestFigures:
         assert sides[0]["totalQueries"] == sum(
             taken.application.queries for taken in period.samples if taken.application
         )
+
+
+class TestCharts:
+    def test_a_lone_point_between_times_nobody_watched_is_drawn(self):
+        at = tuple(float(10 * number + 5) for number in range(10))
+        values = (None, 3.0, None, None, 5.0, 6.0, None, None, None, 4.0)
+        frame = Frame(0.0, 100.0, at, gaps=((0.0, 10.0), (20.0, 40.0), (60.0, 90.0)))
+        chart = line_chart("k", "Rate", frame, [Line("each", values)], Scale(str))
+        [drawn] = re.findall(r'class="line a" d="(M[\d.]+ [^"]*)"', chart.partition("<ul")[0])
+        assert [piece.count("L") for piece in drawn.split("M")[1:]] == [0, 1, 0]
+        assert drawn.count("h0.1") == 2
+
+    def test_changes_that_came_close_together_share_a_number(self):
+        markers = tuple(Marker(moment, number) for number, moment in enumerate((10.0, 96.0, 98.0, 99.0), 1))
+        frame = Frame(0.0, 100.0, (50.0,), markers)
+        chart = line_chart("k", "Rate", frame, [Line("each", (1.0,))], Scale(str))
+        assert re.findall(r'"marker-text"[^>]*>([^<]+)<', chart) == ["1", "2\N{EN DASH}4"]
+        assert chart.count('class="marker"') == 4
 
 
 class TestToken:

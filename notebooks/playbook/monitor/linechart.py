@@ -17,6 +17,7 @@ from playbook import figures
 
 WIDTH, HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 18, 24
+_NUMBER_WIDTH = 26
 _STYLES = ("a", "b", "c")
 _LEGEND = Markup(
     '<li><svg viewBox="0 0 24 8" width="24" height="8" aria-hidden="true"><path class="line {}" d="M0 4H24"/></svg>'
@@ -173,19 +174,22 @@ def _limit(axis: _Axis, scale: Scale) -> Iterable[Markup]:
 
 def _lines(frame: Frame, lines: Sequence[Line], axis: _Axis) -> Iterable[Markup]:
     for place, line in enumerate(lines):
-        parts, pen = [], "M"
+        pieces: list[list[str]] = []
+        ended_before = True
         for at, value in zip(frame.at, line.values, strict=True):
             if value is None:
                 continue
             if any(
                 begun <= at and at - ended < (frame.until - frame.since) / len(frame.at) for begun, ended in frame.gaps
             ):
-                pen = "M"
-            parts.append(f"{pen}{axis.x(at)} {axis.y(value)}")
-            pen = "L"
-        if len(parts) == 1:  # a line of one point would not be seen
-            parts.append("h0.1")
-        yield Markup('<path class="line {}" d="{}"/>').format(_STYLES[place % 3], "".join(parts))
+                ended_before = True
+            if ended_before:
+                pieces.append([])
+            pieces[-1].append(f"{axis.x(at)} {axis.y(value)}")
+            ended_before = False
+        # A piece of one point would not be seen.
+        drawn = "".join(f"M{'L'.join(piece)}{'' if piece[1:] else 'h0.1'}" for piece in pieces)
+        yield Markup('<path class="line {}" d="{}"/>').format(_STYLES[place % 3], drawn)
 
 
 def _gaps(frame: Frame, axis: _Axis) -> Iterable[Markup]:
@@ -198,14 +202,19 @@ def _gaps(frame: Frame, axis: _Axis) -> Iterable[Markup]:
 
 
 def _markers(frame: Frame, axis: _Axis) -> Iterable[Markup]:
-    taken: list[float] = []
+    together: list[list[tuple[float, int]]] = []
     for marker in frame.markers:
         if not frame.since <= marker.at <= frame.until:
             continue
         x = axis.x(marker.at)
         yield Markup('<path class="marker" d="M{} {}V{}"/>').format(x, _TOP, HEIGHT - _BOTTOM)
-        if all(abs(x - other) > 14 for other in taken):  # numbers must not lie on each other
-            taken.append(x)
-            yield Markup('<text class="marker-text" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                x, _TOP - 5, marker.number
-            )
+        if not together or x - together[-1][-1][0] > _NUMBER_WIDTH:  # numbers must not lie on each other
+            together.append([])
+        together[-1].append((x, marker.number))
+    for group in together:
+        (first, number), (last, until) = group[0], group[-1]
+        middle = min((first + last) / 2, WIDTH - _RIGHT - _NUMBER_WIDTH / 2)
+        text = f"{number}" if number == until else f"{number}\N{EN DASH}{until}"
+        yield Markup('<text class="marker-text" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            round(middle, 1), _TOP - 5, text
+        )
