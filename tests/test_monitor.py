@@ -226,6 +226,14 @@ class TestTargets:
         assert first.share_pct > 50
         assert NO_APPLICATION in {each.reason for each in judged(watched.context, period)}
 
+    def test_having_asked_for_a_plan_is_no_statement_of_the_targets_users(self, empty, watch):
+        watched = watch(empty)
+        watched.run(TABLE, ASK)
+        [queryid] = [queryid for queryid, text in watched.take().texts.items() if "FROM orders WHERE" in text]
+        assert "Seq Scan on orders" in plan_of(watched.context, queryid).tree
+        watched.run("SELECT 'somebody else'")
+        assert not [text for text in watched.take().texts.values() if "EXPLAIN" in text]
+
     def test_a_statement_without_a_plan_says_why(self, empty, watch):
         watched = watch(empty)
         watched.run("CREATE TABLE twins (id int)", "SELECT 1")

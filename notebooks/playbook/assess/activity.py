@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from playbook.target.sql import OWN, quote
+from playbook.target.sql import OWN, OWN_EXPLAIN, quote
 
 if TYPE_CHECKING:
     from playbook.assess.session import Session
@@ -198,7 +198,7 @@ def texts_of(ids: Sequence[int], schema: str, session: Session) -> dict[int, str
 
 def is_own(text: str) -> bool:
     """Whether it is a query of the playbook's checks."""
-    return text.lstrip().startswith(OWN)
+    return text.lstrip().startswith((OWN, OWN_EXPLAIN))
 
 
 def _usages(

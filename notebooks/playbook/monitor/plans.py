@@ -14,8 +14,9 @@ from playbook.errors import NotAnalysed, PlaybookError
 from playbook.evidence.explain import parse
 from playbook.evidence.reading import reading
 from playbook.plan.lexing import lex
+from playbook.target.extensions import schema_of
 from playbook.target.server_errors import without_values
-from playbook.target.sql import OWN
+from playbook.target.sql import OWN, OWN_EXPLAIN
 
 TIMEOUT_S = 5.0
 GENERIC_FROM = 16
@@ -24,10 +25,6 @@ _PLANNED = frozenset({"select", "with", "insert", "update", "delete", "merge"})
 _TEXT = f"""
 {OWN} left(query, 100000) FROM {{schema}}.pg_stat_statements(true)
 WHERE queryid = %s AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1
-"""
-_SCHEMA = f"""
-{OWN} quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-WHERE e.extname = 'pg_stat_statements'
 """
 
 
@@ -59,10 +56,10 @@ def plan_of(context: Context, queryid: str) -> StatementPlan:
 
 
 def _text(connection: psycopg.Connection, queryid: str) -> str:
-    schema = connection.execute(_SCHEMA).fetchone()
+    schema = schema_of(connection, "pg_stat_statements")
     if schema is None or not re.fullmatch(r"-?\d{1,20}", queryid):
         return ""
-    row = connection.execute(_TEXT.format(schema=schema[0]).encode(), [int(queryid)]).fetchone()
+    row = connection.execute(_TEXT.format(schema=schema).encode(), [int(queryid)]).fetchone()
     return (row[0] or "") if row else ""
 
 
@@ -73,7 +70,7 @@ def _planned(context: Context, connection: psycopg.Connection, text: str) -> Sta
         # READ ONLY is for functions that the planner tries out. The simple protocol, since the extended one wants the
         # values of $1; it would take two statements, which the text is not.
         with reading(connection, timeout_s=TIMEOUT_S):
-            [[told]] = connection.execute(f"EXPLAIN ({options}) {text}".encode(), prepare=False).fetchall()
+            [[told]] = connection.execute(f"{OWN_EXPLAIN} ({options}) {text}".encode(), prepare=False).fetchall()
         return StatementPlan(shown, parse(told).text())
     except psycopg.Error as error:
         return StatementPlan(shown, "", without_values(error))

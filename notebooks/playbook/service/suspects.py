@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from playbook.service.fingerprint import fingerprint, reads_rows, values
+from playbook.target.extensions import schema_of
 
 FEWEST_CALLS = 20
 """A statement that was sent less often in the time looked at is not worth a suspicion."""
@@ -62,14 +63,9 @@ class Suspect:
     parent_rows: int
 
 
-_EXTENSION = """
-SELECT quote_ident(n.nspname) || '.'
-FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-WHERE e.extname = 'pg_stat_statements'
-"""
 _COUNTERS = """
 SELECT queryid, min(query), sum(calls)::bigint, sum(rows)::bigint, sum(total_exec_time)
-FROM {schema}pg_stat_statements
+FROM {schema}.pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = coalesce(%s, current_database()))
 GROUP BY queryid
 """
@@ -81,12 +77,12 @@ def snapshot(connection: psycopg.Connection[Any], database: str | None = None) -
     Raises:
         NotReadable: the extension is missing or not preloaded, or this role may not read it.
     """
-    found = connection.execute(_EXTENSION).fetchone()
-    if found is None:
+    schema = schema_of(connection, "pg_stat_statements")
+    if schema is None:
         raise NotReadable("pg_stat_statements is not installed here; CREATE EXTENSION pg_stat_statements shows them")
     try:
-        rows = connection.execute(_COUNTERS.format(schema=found[0]).encode(), [database]).fetchall()
-        reset = _reset_at(connection, found[0])
+        rows = connection.execute(_COUNTERS.format(schema=schema).encode(), [database]).fetchall()
+        reset = _reset_at(connection, schema)
     except psycopg.Error as error:
         cause = str(error).splitlines()[0]
         raise NotReadable(
@@ -99,7 +95,7 @@ def snapshot(connection: psycopg.Connection[Any], database: str | None = None) -
 def _reset_at(connection: psycopg.Connection[Any], schema: str) -> str:
     if connection.info.server_version < 140000:  # there was no pg_stat_statements_info yet
         return ""
-    row = connection.execute(f"SELECT stats_reset::text FROM {schema}pg_stat_statements_info".encode()).fetchone()
+    row = connection.execute(f"SELECT stats_reset::text FROM {schema}.pg_stat_statements_info".encode()).fetchone()
     return row[0] if row else ""
 
 

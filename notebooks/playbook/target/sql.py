@@ -11,6 +11,8 @@ OWN = "SELECT /* playbook */"
 
 The comment stands behind the first word, since PostgreSQL 18 keeps none before it.
 """
+OWN_EXPLAIN = "EXPLAIN /* playbook */"
+"""And how it asks for the plan of somebody else's statement."""
 
 _BARE = re.compile(r"[a-z_][a-z0-9_]*\Z")
 

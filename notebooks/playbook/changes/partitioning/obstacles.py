@@ -16,6 +16,7 @@ from playbook.changes.partitioning.dependents import Dependents
 from playbook.changes.violations import violations
 from playbook.errors import NotAnalysed
 from playbook.target.catalog import Table
+from playbook.target.extensions import schema_of
 from playbook.target.sql import quote
 
 KEY_TYPES = re.compile(r"date|timestamp(\(\d\))? with(out)? time zone")
@@ -125,15 +126,12 @@ def _function_bodies(connection: psycopg.Connection[Any]) -> list[str]:
 def _logged_statements(connection: psycopg.Connection[Any]) -> tuple[list[str], list[Finding]]:
     try:
         with connection.transaction():
-            place = connection.execute(
-                "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e "
-                "JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'pg_stat_statements'"
-            ).fetchone()
-            if place is None:
+            schema = schema_of(connection, "pg_stat_statements")
+            if schema is None:
                 return [], [Finding("not_checked", "an application's INSERT … ON CONFLICT was not looked for: "
                                     "pg_stat_statements is not there", "search its code for ON CONFLICT")]  # fmt: skip
             rows = connection.execute(
-                f"SELECT query FROM {place[0]}.pg_stat_statements WHERE query ~* 'on\\s+conflict' AND dbid = "
+                f"SELECT query FROM {schema}.pg_stat_statements WHERE query ~* 'on\\s+conflict' AND dbid = "
                 "(SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())".encode()
             ).fetchall()
     except psycopg.Error as error:
