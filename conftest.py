@@ -29,6 +29,7 @@ pytest_plugins = (
     "tests.fix_library",
     "tests.fix_ledger",
     "tests.fix_conversion",
+    "tests.fix_routes",
     "tests.fix_browser",
     "tests.fix_monitor",
 )

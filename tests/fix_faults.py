@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -264,6 +265,47 @@ def killed_everywhere(shop: Shop, touch: str, take: Callable[[Target], Any]) -> 
                 assert take(shop.target) == as_found, (place, point, resumed)
                 covered += 1
     return covered, places
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A tablespace on a disk of its own, in which a database may make what is new."""
+
+    admin: Target
+    name: str
+
+    def choose(self) -> None:
+        """From here on what new sessions make lies there."""
+        self._default(f"SET default_tablespace = {self.name}")
+
+    def leave(self) -> None:
+        """From here on it lies where it did before."""
+        self._default("RESET default_tablespace")
+
+    def _default(self, what: str) -> None:
+        with self.admin.connect() as connection:
+            connection.execute(f"ALTER DATABASE {self.admin.conninfo['dbname']} {what}".encode())
+
+
+@contextmanager
+def small_disk(admin: Target, size: str, user: str) -> Iterator[SmallDisk]:
+    """A tmpfs, which takes root; empty again in the end. `user` may use it."""
+    folder = Path(tempfile.mkdtemp(prefix="playbook-small-"))  # pytest's own folder is closed to the server's account
+    disk = SmallDisk(admin, f"small_{admin.conninfo['dbname']}")
+    with admin.connect() as connection:
+        data = connection.execute("SELECT current_setting('data_directory')").fetchall()[0][0]
+        owner = Path(data).stat()
+        options = f"size={size},mode=700,uid={owner.st_uid},gid={owner.st_gid}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+        try:
+            connection.execute(f"CREATE TABLESPACE {disk.name} LOCATION '{folder}'")
+            connection.execute(f'GRANT CREATE ON TABLESPACE {disk.name} TO "{user}"')
+            yield disk
+            disk.leave()
+            connection.execute(f"DROP TABLESPACE {disk.name}")
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+            folder.rmdir()
 
 
 class Proxy:

@@ -220,7 +220,11 @@ def own_ledger(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @contextmanager
-def crosswise(target: Target) -> Iterator[None]:
+def crosswise(
+    target: Target,
+    first: str = "UPDATE people SET name = name || '.' WHERE id = 1",
+    second: str = "UPDATE entries SET note = 'x' WHERE id = 5",
+) -> Iterator[None]:
     """Meanwhile transactions take a row of the people first and one of the entries second; none of them may fail."""
     stop, failures = threading.Event(), []
 
@@ -229,9 +233,9 @@ def crosswise(target: Target) -> Iterator[None]:
             while not stop.is_set():
                 try:
                     with writer.transaction():
-                        writer.execute("UPDATE people SET name = name || '.' WHERE id = 1")
+                        writer.execute(first.encode())
                         writer.execute("SELECT pg_sleep(0.01)")
-                        writer.execute("UPDATE entries SET note = 'x' WHERE id = 5")
+                        writer.execute(second.encode())
                 except psycopg.Error as error:
                     failures.append(error)
 

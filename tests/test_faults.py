@@ -6,8 +6,6 @@ The index kind is struck at every statement: on a plain table, and on a partitio
 from __future__ import annotations
 
 import os
-import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ from tests.fix_faults import (
     killed_everywhere,
     reasons,
     resume,
+    small_disk,
     statuses,
     strike,
     strike_everywhere,
@@ -235,29 +234,19 @@ def test_a_full_disk_again_as_root():
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which takes root")
 @pytest.mark.parametrize(("database", "size"), [("shop", "256k"), ("accounts", "64k"), ("ledger", "64k")])
 def test_a_full_disk_as_root_leaves_no_remains(request, snapshot, database, size):
-    """The disk is a tmpfs that holds a tablespace, in which this database makes what is new."""
+    """What this database makes lies on a small disk."""
     target = request.getfixturevalue(database)
-    small = Path(tempfile.mkdtemp(prefix="playbook-small-"))  # pytest's own folder is closed to the server's account
-    owner = Path(target.execute("SELECT current_setting('data_directory')")[0][0]).stat()
-    options = f"size={size},mode=700,uid={owner.st_uid},gid={owner.st_gid}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", small], check=True)
-    name = target.target.conninfo["dbname"]
-    try:
-        target.execute(f"CREATE TABLESPACE small_{name} LOCATION '{small}'")
-        as_found = snapshot(target.target)
-        target.execute(f"ALTER DATABASE {name} SET default_tablespace = small_{name}")
+    as_found = snapshot(target.target)
+    with small_disk(target.target, size, target.target.conninfo["user"]) as disk:
+        disk.choose()
         failed = target.playbook(journal=target.folder / "journal").phase("1").apply()
         assert "failed" in statuses(failed).values()
         assert "No space left on device" in reasons(failed)
         remains = "SELECT count(*) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE NOT indisvalid"
         assert target.execute(f"{remains} AND relkind = 'i'") == [(0,)]
-        target.execute(f"ALTER DATABASE {name} RESET default_tablespace")
+        disk.leave()
         kept = {"journal": target.folder / "journal"}
         again = target.playbook(**kept).phase("1").apply()
         assert set(statuses(again).values()) == {"applied"}, reasons(again)
         assert {one.error for one in undoing.undo(target.context(**kept))} == {""}
         assert snapshot(target.target) == as_found
-        target.execute(f"DROP TABLESPACE small_{name}")
-    finally:
-        subprocess.run(["umount", "-l", small], check=True)
-        small.rmdir()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from tests import fix_ledger
 from tests.fix_conversion import (
-    QUICK,
     STEP,
     change_plan,
     described,
@@ -25,7 +22,6 @@ from playbook import maintaining, undoing
 from playbook.changes.partitioning import attributes, recreate
 from playbook.errors import Drifted
 from playbook.evidence.live import under_load
-from playbook.phase import Playbook
 
 TOO_LONG = pytest.mark.exhaustive
 
@@ -279,26 +275,6 @@ def test_what_others_change_after_a_run_was_killed_is_not_lost_by_resuming_it(le
     assert kind(ledger, "entries_partitioned") is None
     assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert "GRANT TRUNCATE ON TABLE public.entries TO ledger_auditor" in described(ledger)
-
-
-def test_a_reader_that_holds_the_table_is_waited_for(ledger):
-    context = ledger.context()
-    context.policy = QUICK
-    with ledger.target.connect() as reader, loaded(ledger) as timeline:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM entries")
-        threading.Timer(3.0, reader.rollback).start()
-        assert states(Playbook(context).phase("1").apply()) == {STEP: "applied"}
-    assert (timeline.difference, timeline.failed) == (0, [])
-
-
-def test_a_transaction_that_it_meets_crosswise_goes_on(ledger):
-    """It holds what the swap needs second, and asks for what the swap holds."""
-    context = ledger.context()
-    context.policy = QUICK
-    with fix_ledger.crosswise(ledger.target):
-        assert states(Playbook(context).phase("1").apply()) == {STEP: "applied"}
-        assert [one.error for one in undoing.undo(context)] == [""]
 
 
 def test_names_of_63_bytes_are_cut_and_kept_apart(ledger, snapshot):

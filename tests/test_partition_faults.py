@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from tests import fix_ledger
+from tests.fix_conversion import COPY, QUICK, SWAP, meanwhile
 from tests.fix_faults import (
     POINTS,
     Proxy,
     killed_everywhere,
     reasons,
     resume,
+    small_disk,
     statuses,
     strike,
     strike_everywhere,
     undo,
 )
+from tests.fix_routes import by_route
 
+from people import rerun_as_root
 from playbook import undoing
 from playbook.errors import Busy
 from playbook.evidence.live import under_load
@@ -68,7 +76,8 @@ def test_every_statement_struck(own_ledger, own_server, state, kill):
     print(f"{kill}: struck at {covered} points of {len(places)} statements")
     directions = [place[0] for place in places]
     assert covered == len(POINTS) * (2 * directions.count("apply") + directions.count("undo"))
-    assert len(places) >= 12
+    assert directions.count("apply") == len(own_ledger.playbook().phase("1").preview().steps[0][1])
+    assert directions.count("undo") >= 2
 
 
 @EXHAUSTIVE
@@ -94,129 +103,184 @@ def between_statements(monkeypatch, write):
         yield
 
 
-# Times at the edges: of months in UTC and in other zones, of the hour that a clock in Berlin shows twice, of New York's
-# lost hour, and near the end of what a partition holds.
-EDGES = (
-    "timestamptz '2026-10-25 02:30:00 Europe/Berlin'",
-    "timestamptz '2026-10-25 01:30:00+01'",
-    "timestamptz '2026-03-08 02:30:00 America/New_York'",
-    "timestamptz '2026-02-01 00:00:00+00'",
-    "timestamptz '2026-01-31 23:59:59.999999+00'",
-    "timestamptz '2026-02-28 23:30:00-05'",
-)
-
-
-def writes(partitioned):
-    """What applications write, for the table and its twin alike; `{t}` is the one or the other."""
-    key = "id, at" if partitioned else "id"
-    for edge in EDGES:
-        yield f"INSERT INTO {{t}} (id, number, kind, at) VALUES (-{{n}}, -{{n}}, 'edge', {edge})"
-    yield "UPDATE {t} SET at = at + interval '1 month' WHERE kind = 'edge' AND at < '2026-03-01'"
-    yield "UPDATE {t} SET note = NULL, amount = NULL, person = NULL WHERE id % 35 = 0"
-    yield "DELETE FROM {t} WHERE id % 55 = 0"
-    yield (
-        f"INSERT INTO {{t}} (id, number, kind, at) SELECT id, number, 'again', at FROM {{t}} WHERE id % 65 = 0 "
-        f"ON CONFLICT ({key}) DO UPDATE SET kind = EXCLUDED.kind, note = 'upserted'"
-    )
-
-
 @pytest.mark.parametrize("role", [pytest.param("origin", marks=EXHAUSTIVE), "replica"])
-def test_what_is_written_between_any_two_statements_stays(ledger, monkeypatch, role):
-    """Upserts, moved keys, NULLs, a TRUNCATE, sessions in replica mode; the twin has no trigger, so the ledger has none."""
-    shop = ledger
-    shop.execute("DROP TRIGGER trims ON entries; DROP TRIGGER counts ON entries; DROP TRIGGER hears ON entries")
-    shop.execute("CREATE TABLE twin (LIKE entries INCLUDING ALL); INSERT INTO twin (id, number, person, kind, amount, "
-                 "note, body, at) SELECT id, number, person, kind, amount, note, body, at FROM entries")  # fmt: skip
-    shop.execute("ALTER TABLE twin DROP CONSTRAINT twin_number_key, DROP CONSTRAINT twin_pkey, ADD PRIMARY KEY (id), "
-                 "ADD UNIQUE (id, at)")  # fmt: skip
-    numbers = iter(range(1, 10_000))
-    written = []
+@by_route("ledger attach", "prisma copy")
+def test_what_is_written_between_any_two_statements_stays(route, monkeypatch, role):
+    """Upserts, moved keys, NULLs, a TRUNCATE, sessions in replica mode; the twin has no trigger, so the table has none."""
+    route.execute(f"ALTER DATABASE {route.admin.conninfo['dbname']} SET timezone TO 'America/New_York'")
+    route.make_twin()
+    numbers = itertools.count(1)
+    written = set()
 
     def write(direction, position):
-        with shop.target.connect() as session:
+        with route.admin.connect() as session:
             session.execute(f"SET session_replication_role = {role}; SET TimeZone = 'Europe/Berlin'")
-            if (direction, position) == ("apply", 5):
-                session.execute("TRUNCATE entries; TRUNCATE twin")
-            for sql in writes(kind(shop) == "p"):
-                number = next(numbers)
-                for table in ("entries", "twin"):
-                    session.execute(sql.format(t=table, n=number))
-        written.append((direction, position))
+            if (direction, position) == ("apply", 5) and (direction, position) not in written:
+                session.execute(f"TRUNCATE {route.words.table}; TRUNCATE twin")
+            for sql in route.writes(next(numbers)):
+                for table in (route.words.table, "twin"):
+                    session.execute(sql.format(t=table))
+        written.add((direction, position))
 
     with between_statements(monkeypatch, write):
-        resume(shop)
-        undo(shop)
+        route.applied()
+        assert route.difference() == []
+        route.undone()
     assert {direction for direction, _ in written} == {"apply", "undo"}
-    columns = "id, number, person, kind, amount, doubled, note, body, at"
-    both = [f"SELECT {columns} FROM {table}" for table in ("entries", "twin")]
-    assert shop.execute(f"({both[0]} EXCEPT ALL {both[1]}) UNION ALL ({both[1]} EXCEPT ALL {both[0]})") == []
-    assert shop.execute("SELECT count(*) > 20 FROM entries") == [(True,)]
+    assert route.difference() == []
+    assert len(route.rows()) > 20
 
 
-def test_a_second_playbook_is_told_who_is_at_work_and_changes_nothing(ledger):
-    with ledger.context().hold("apply"):
+@by_route("ledger attach", "prisma copy")
+def test_a_second_playbook_is_told_who_is_at_work_and_changes_nothing(route):
+    with route.shop.context().hold("apply"):
         with pytest.raises(Busy, match=r"is held by playbook .*; wait for it or stop it"):
-            ledger.playbook().phase("1").apply()
-        assert kind(ledger) == "r"
-        assert ledger.execute("SELECT to_regnamespace('playbook')") == [(None,)]
+            route.apply()
+        assert route.kind() == "r"
+        assert route.execute("SELECT to_regnamespace('playbook')") == [(None,)]
 
 
-@EXHAUSTIVE
-def test_of_two_playbooks_that_start_together_one_converts_the_table(ledger, state):
-    as_found = state(ledger.target)
+@by_route()
+def test_of_two_playbooks_that_start_together_one_converts_the_table(route, snapshot):
+    as_found = snapshot(route.admin), route.rows()
     came = []
 
     def apply():
         try:
-            came.append(statuses(ledger.playbook().phase("1").apply())[STEP])
+            came.append(route.apply()[0])
         except Busy:
             came.append("busy")
 
     both = [threading.Thread(target=apply) for _ in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join()
+    for each_of_them in both:
+        each_of_them.start()
+    for each_of_them in both:
+        each_of_them.join()
     assert "applied" in came
     assert set(came) <= {"applied", "busy"}
-    undo(ledger)
-    assert state(ledger.target) == as_found
+    route.undone()
+    assert (snapshot(route.admin), route.rows()) == as_found
 
 
 @pytest.mark.parametrize(
     ("delivered", "journal"),
     [(True, "target"), pytest.param(False, "target", marks=EXHAUSTIVE), pytest.param(False, "file", marks=EXHAUSTIVE)],
 )
-def test_a_connection_lost_at_the_commit_of_the_swap(ledger, state, monkeypatch, delivered, journal):
-    as_found = state(ledger.target)
-    kept = {"journal": ledger.folder / "journal.sqlite"} if journal == "file" else {}
-    proxy = Proxy(ledger.target, b"ATTACH PARTITION", delivered=delivered)
+@by_route("ledger attach", of=("ledger attach", "prisma attach", "prisma copy"))
+def test_a_connection_lost_at_the_commit_of_the_swap(route, snapshot, monkeypatch, delivered, journal):
+    as_found = snapshot(route.admin), route.rows()
+    kept = {"journal": route.shop.folder / "journal.sqlite"} if journal == "file" else {}
+    marker = b"ATTACH PARTITION" if "attach" in route.name else SWAP.encode()
+    proxy = Proxy(route.shop.target, marker, delivered=delivered)
     try:
-        monkeypatch.setenv("SHOP_URL", proxy.url)
-        first = ledger.playbook(**kept).phase("1").apply()
+        monkeypatch.setenv(route.shop.variable, proxy.url)
+        status, why = route.apply(**kept)
         assert proxy.cut == 1
         if not delivered:
-            assert statuses(first) == {STEP: "failed"}
-            assert "run again to resume" in reasons(first)
-            first = ledger.playbook(**kept).phase("1").apply()
-        assert statuses(first) == {STEP: "applied"}, reasons(first)
+            assert (status, "run again to resume" in why) == ("failed", True), why
+            status, why = route.apply(**kept)
+        assert status == "applied", why
     finally:
         proxy.close()
-    monkeypatch.setenv("SHOP_URL", ledger.url())
-    assert [one.error for one in undoing.undo(ledger.context(**kept))] == [""]
-    assert state(ledger.target) == as_found
+    monkeypatch.setenv(route.shop.variable, route.shop.url())
+    route.undone(**kept)
+    assert (snapshot(route.admin), route.rows()) == as_found
 
 
-@EXHAUSTIVE
-def test_a_reader_that_holds_the_table_for_half_a_minute_is_waited_for(ledger, state):
-    as_found = state(ledger.target)
-    with ledger.target.connect() as reader:
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(30.0, marks=EXHAUSTIVE)])
+@by_route("ledger copy")
+def test_a_reader_that_holds_the_table_is_waited_for_and_writers_go_on(route, seconds):
+    """A writer that queued behind us would wait as long as the reader stays."""
+    context = route.shop.context()
+    context.policy = LockPolicy(limit_s=90, backoff_s=(0.05, 0.5))
+    refused = []
+    with route.shop.target.connect() as reader, route.loaded() as timeline:
         reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM entries")
-        threading.Timer(30.0, reader.rollback).start()
-        resume(ledger)
-    undo(ledger)
-    assert state(ledger.target) == as_found
+        reader.execute(f"SELECT count(*) FROM {route.words.table}")
+        leaves = threading.Timer(seconds, reader.rollback)
+
+        def hear(said):
+            if "the table is locked" in said:
+                refused.append(said)
+                if len(refused) == 1:
+                    leaves.start()
+
+        context.progress = hear
+        route.applied(context)
+        leaves.join()
+    assert len(refused) > 1
+    assert (timeline.difference, timeline.failed) == (0, [])
+    assert timeline.worst_ms < 1000 * seconds / 2
+
+
+@by_route("ledger copy")
+def test_a_reader_that_stays_ends_it_with_the_table_as_it_was_and_the_next_run_goes_on(route):
+    context = route.shop.context()
+    context.policy = LockPolicy(limit_s=0.5, backoff_s=(0.05, 0.1))
+    written = route.rows()
+    with route.shop.target.connect() as reader:
+        reader.execute("BEGIN")
+        reader.execute(f"SELECT count(*) FROM {route.words.table}")
+        status, why = route.apply(context)
+        assert (status, route.kind(), route.rows()) == ("failed", "r", written)
+        assert "nothing was changed; end the transactions that hold the table" in why
+        route.execute(next(route.writes(1)).format(t=route.words.table))
+        reader.rollback()
+    written = route.rows()
+    route.applied()
+    assert route.rows() == written
+    route.undone()
+    assert route.rows() == written
+
+
+@by_route("ledger attach", of=("ledger attach", "prisma attach", "prisma copy"))
+def test_a_transaction_that_it_meets_crosswise_goes_on(route):
+    """It holds what the swap needs second, and asks for what the swap holds."""
+    context = route.shop.context()
+    context.policy = QUICK
+    with fix_ledger.crosswise(route.admin, route.words.touch_other, route.words.touch):
+        route.applied(context)
+        route.undone(context)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="runs below, without a detour")
+def test_a_full_disk_again_as_root():
+    rerun_as_root("full_disk_as_root", Path(__file__))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which takes root")
+@pytest.mark.parametrize(
+    ("route", "after", "until"),
+    [
+        pytest.param("ledger attach", "", "", marks=EXHAUSTIVE),
+        pytest.param("prisma attach", "", "", marks=EXHAUSTIVE),
+        ("ledger copy", "PARTITION BY RANGE", "CREATE TRIGGER"),
+        pytest.param("prisma copy", "PARTITION BY RANGE", "CREATE TRIGGER", marks=EXHAUSTIVE),
+        pytest.param("ledger copy", COPY, "", marks=EXHAUSTIVE),
+        pytest.param("prisma copy", COPY, "", marks=EXHAUSTIVE),
+    ],
+    indirect=["route"],
+)
+def test_a_full_disk_as_root_ends_it_beside_writers_who_go_on(route, snapshot, after, until):
+    """What is made after the one statement, until the other, lies on a disk that has no room for it."""
+    as_found = snapshot(route.admin)
+    kept = {"journal": route.shop.folder / "journal.sqlite"}
+    with small_disk(route.admin, "160k" if until else "64k", route.shop.target.conninfo["user"]) as disk:
+        happens = [(text, what) for text, what in ((after, disk.choose), (until, disk.leave)) if text]
+        with route.loaded() as timeline, meanwhile(*happens):
+            if not after:
+                disk.choose()
+            status, why = route.apply(**kept)
+            disk.leave()
+        assert (status, "No space left on device" in why) == ("failed", True), why
+        assert "what the step had made was taken back" in why
+        assert (timeline.difference, timeline.failed) == (0, [])
+        assert snapshot(route.admin) == as_found
+        written = route.rows()
+        route.applied(**kept)
+        assert route.rows() == written
+        route.undone(**kept)
+        assert (snapshot(route.admin), route.rows()) == (as_found, written)
 
 
 def test_more_partitions_than_the_lock_table_has_room_for_are_refused_before_anything_is_made(ledger, state):
@@ -261,20 +325,31 @@ def test_on_postgresql_15_writers_lose_nothing_while_it_is_converted_and_undone(
     assert state(shop.target)[0] == as_found
 
 
-@EXHAUSTIVE
-def test_a_client_killed_at_every_statement_on_a_prisma_database(prisma, snapshot):
-    step, rows = "4.2/audit_logs_partitioned", 'SELECT * FROM "AuditTrail" ORDER BY id'
-    as_found, written = snapshot(prisma.admin), prisma.execute(rows)
-    number = len(prisma.playbook().phase("4.2").preview().steps[0][1])
+@by_route("prisma copy", of=("prisma attach", "prisma copy"))
+def test_a_client_killed_in_the_swap_of_a_prisma_database(route, snapshot):
+    (swap,) = (position for position, each in enumerate(route.statements()) if each.guarded)
+    as_found = snapshot(route.admin), route.rows()
+    assert route.shop.killed(route.step, "before_done", swap) == -9
+    assert (route.kind(), route.rows()) == ("r", as_found[1])
+    route.applied()
+    assert route.rows() == as_found[1]
+    route.undone()
+    assert (snapshot(route.admin), route.rows()) == as_found
+
+
+@by_route(of=("prisma attach", "prisma copy"))
+def test_a_client_killed_at_every_statement_on_a_prisma_database(route, snapshot):
+    as_found = snapshot(route.admin), route.rows()
+    number = len(route.statements())
     for position in range(number):
         for point in ("before_intent", "after_intent", "before_done", "after_done"):
             for resumed in (True, False):
-                assert prisma.killed(step, point, position) == -9, (position, point)
+                assert route.shop.killed(route.step, point, position) == -9, (position, point)
                 if resumed:
-                    assert statuses(prisma.playbook().phase("4.2").apply()) == {step: "applied"}, (position, point)
-                undo(prisma)
-                assert (snapshot(prisma.admin), prisma.execute(rows)) == (as_found, written), (position, point, resumed)
-    print(f"client killed at {8 * number} points of {number} statements")
+                    route.applied()
+                undo(route.shop)
+                assert (snapshot(route.admin), route.rows()) == as_found, (position, point, resumed)
+    print(f"{route.name}: client killed at {8 * number} points of {number} statements")
 
 
 @EXHAUSTIVE

@@ -8,6 +8,7 @@ decides at resume, since an intent is committed before its statement is sent.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from playbook.target.sql import Statement
 
 Direction = Literal["apply", "undo"]
 State = Literal["", "intent", "done"]
+UNDER_WAY_S = 5.0
+"""How long a COMMIT that got no answer is given; what comes of a later one, the next run finds out."""
+_BACKEND = "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = ? AND backend_start::text = ?"
 APPLIED = frozenset({"applied", "applying", "undoing"})
 """The statuses of a step of which something may stand on the target."""
 
@@ -202,8 +206,17 @@ class StatementRecord:
             self._write(execute, "done", 0, "")
 
     def confirmed(self) -> bool:
-        """Whether the done row was committed."""
+        """Whether the done row was committed; a COMMIT that may be under way still is waited for, `UNDER_WAY_S`."""
+        deadline = time.monotonic() + UNDER_WAY_S
+        while self.joins and self._at_work() and time.monotonic() < deadline:
+            time.sleep(0.02)
         return self.journal.sent(self.step, self.direction, self.position).state == "done"
+
+    def _at_work(self) -> bool:
+        """Whether the backend that the statement was sent to is there."""
+        sent = self.journal.sent(self.step, self.direction, self.position)
+        with self.journal.store.session() as execute:
+            return bool(execute(_BACKEND, (sent.backend_pid, sent.backend_start)))
 
     def _write(self, execute: Callable[..., list[Any]], state: State, pid: int, start: str) -> None:
         values = (self.step, self.direction, self.position, self.statement.sql, state, pid, start)

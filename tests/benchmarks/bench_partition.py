@@ -37,7 +37,7 @@ ROWS = """
 CREATE TABLE people (id int PRIMARY KEY);
 INSERT INTO people SELECT generate_series(1, 1000);
 CREATE TABLE log (id bigint PRIMARY KEY, person int REFERENCES people, action text NOT NULL, at timestamptz NOT NULL);
-INSERT INTO log SELECT n, 1 + n % 1000, 'action ' || n % 7, timestamptz '2024-01-01 00:00:00+00' + n * interval '1000 days' / {rows}
+INSERT INTO log SELECT n, 1 + n % 1000, 'action ' || n % 7, timestamptz '2024-01-01 00:00:00+00' + interval '1000 days' * (n / {rows}.0)
 FROM generate_series(1, {rows}) n;
 CREATE INDEX log_person ON log (person);
 CREATE INDEX log_at ON log (at);
