@@ -374,6 +374,7 @@ def test_an_undo_that_would_stop_writers_for_long_is_refused_loses_nothing_and_g
         stop.set()
         writing.join()
     assert "since it blocked backend" in refused.error
+    assert "run it again while nobody uses public.entries" in refused.error
     assert kind(ledger) == "p"
     before = ledger.execute("SELECT count(*), sum(hashtext(entries::text)) FROM entries")
     undo(ledger)

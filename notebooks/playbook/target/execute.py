@@ -327,8 +327,10 @@ def _cause(error: Exception) -> str:
 
 def _not_granted(statement: Statement, policy: LockPolicy, attempts: int, error: Exception) -> str:
     each = f"up to {LONG_LOCK_TIMEOUT}" if statement.long else f"{policy.timeout_ms} ms"
+    remedy = "end the transactions that hold the table (pg_stat_activity shows them) and run again"
+    if isinstance(error, _CancelledByWatchdog):
+        remedy = f"others may not wait as long as its work takes: run it again while nobody uses {statement.relation}"
     return (
         f"{statement.purpose}: no {statement.lock or 'lock'} on {statement.relation} in {attempts} tries of "
-        f"{each} within {policy.limit_s:.0f} s ({_cause(error)}); nothing was changed; end the "
-        "transactions that hold the table (pg_stat_activity shows them) and run again"
+        f"{each} within {policy.limit_s:.0f} s ({_cause(error)}); nothing was changed; {remedy}"
     )
