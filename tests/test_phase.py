@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from playbook import phase as phases
+from playbook import judging
 from playbook.errors import RunError
 from playbook.evidence.compare import Decision
 
@@ -68,7 +68,7 @@ def test_what_writers_pay_is_not_measured_on_a_foreign_target_unless_asked_for(s
 
 
 def test_a_step_that_gained_nothing_is_taken_back_and_never_built_again(shop, monkeypatch):
-    monkeypatch.setattr(phases, "keep_or_drop", lambda comparisons, keep: Decision(False, "dropped: 2 no gain"))
+    monkeypatch.setattr(judging, "keep_or_drop", lambda comparisons, keep: Decision(False, "dropped: 2 no gain"))
     phase = shop.playbook().phase("1")
     walk(phase)
     settled = phase.settle()

@@ -9,8 +9,9 @@ import pytest
 
 from playbook.outcome import VERDICTS
 from playbook.plan.model import ExpectedImprovement
+from playbook.promises import judged
 from playbook.run import SCORECARD, chosen_notebooks
-from playbook.scorecard import Scorecard, judged
+from playbook.scorecard import Scorecard
 from playbook.service.whole import Reduction
 from playbook.views import VIEWS
 

@@ -26,23 +26,20 @@ from playbook.changes import kinds
 from playbook.changes.summary import Summary
 from playbook.context import Context
 from playbook.errors import PlaybookError, RunError, UsageError, one_line
-from playbook.evidence.compare import Case, Comparison, keep_or_drop, steadiest
+from playbook.evidence.compare import Case, Comparison, steadiest
 from playbook.evidence.hypothetical import Estimate
 from playbook.evidence.measure import Measurement
-from playbook.evidence.writes import WriteOverhead, write_overhead
+from playbook.judging import judge_step, kept_comparisons, kept_measurements, seconds_applied
 from playbook.plan import model
 from playbook.refreshes import Refreshes
 from playbook.results import IN_PLACE
 from playbook.standing import rows_of
-from playbook.step import State, Step
+from playbook.step import State, Step, planned_step
 from playbook.target.server_errors import masked
 from playbook.trial import Trial
 
 if TYPE_CHECKING:
     from playbook.request_trial import RequestTrial
-
-WRITES_S = 1.5
-"""Seconds for measuring what writers pay for one step; where the disk is noisy it takes up to three times that."""
 
 
 class Phase:
@@ -87,13 +84,13 @@ class Phase:
         A dry run does so for blocked steps too: a role that may only read gets the whole picture.
         """
         open_steps = [step for step in self.steps if self._is_open(step) and not step.stands_now()]
-        kept = tuple(step.id for step in self.steps if step not in open_steps and self._kept(step, "before"))
+        kept = tuple(step.id for step in self.steps if step not in open_steps and kept_measurements(step, "before"))
         self._before = self._trial.measure(open_steps)
         self._measured_before = dict(self._before)
         if not self._context.settings.applies:
             self._estimates = [each for step in open_steps for each in self._trial.estimates(step)]
         for step in self.steps:
-            for each in self._kept(step, "before") if step.id in kept else ():
+            for each in kept_measurements(step, "before") if step.id in kept else ():
                 self._before.setdefault((each.query, each.bind), each)
         self._context.progress("")
         return Measured(
@@ -123,7 +120,7 @@ class Phase:
                 for step in ready:
                     self._states[step.id] = self._apply(step)
         self._write_part()
-        return Applied(tuple((step.id, self._state(step), self._seconds(step)) for step in self.steps), changes=True)
+        return Applied(tuple((step.id, self._state(step), seconds_applied(step)) for step in self.steps), changes=True)
 
     def _apply(self, step: Step) -> State:
         self._context.progress(f"apply {step.id}")
@@ -138,7 +135,7 @@ class Phase:
         standing = [step for step in self.steps if self._state(step).status in IN_PLACE]
         if any(step.change.answers for step in standing if step.change):
             self._context.refresh()  # what answers the claims reads relations that were made just now
-        to_judge = [step for step in standing if not self._kept_comparisons(step)]
+        to_judge = [step for step in standing if not kept_comparisons(step)]
         if to_judge:
             self._after = steadiest(
                 lambda: self._trial.measure(standing, applied=True),
@@ -276,65 +273,8 @@ class Phase:
         statuses = {"planned"} if self._context.settings.applies else {"planned", "blocked"}
         return step.change is not None and self._state(step).status in statuses
 
-    def _kept(self, step: Step, what: str) -> list[Measurement]:
-        entry = step.entry()
-        return [Measurement.from_json(each) for each in entry.evidence.get(what, [])] if entry else []
-
-    def _kept_comparisons(self, step: Step) -> list[Comparison]:
-        entry = step.entry()
-        return [Comparison.from_json(each) for each in entry.evidence.get("comparisons", [])] if entry else []
-
-    def _seconds(self, step: Step) -> float | None:
-        entry = step.entry()
-        return entry.seconds if entry and entry.status == "applied" else None
-
     def _judge(self, step: Step) -> StepVerdict:
-        """From what was just measured, or from the evidence that an earlier run kept."""
-        entry = step.entry()
-        state = self._state(step)
-        kept = self._kept_comparisons(step)
-        if kept and entry is not None and entry.run_id != self._context.run_id:
-            comparisons = [self._measured_again(each) for each in kept]
-            sizes = {name: entry.evidence.get(name) for name in parts.COSTS}
-        else:
-            comparisons, sizes = self._compare(step, state)
-        decision = keep_or_drop(comparisons, step.spec.keep)
-        row = parts.step_row(step, state, seconds=self._seconds(step), **sizes)
-        if entry is not None and state.status == "applied" and not kept:
-            evidence = {**entry.evidence, "comparisons": [each.to_json() for each in comparisons], **sizes}
-            self._context.journal.keep_evidence(step.id, evidence)
-        return StepVerdict(row, tuple(comparisons), decision)
-
-    def _compare(self, step: Step, state: State) -> tuple[list[Comparison], dict[str, Any]]:
-        compared = self._trial.compare(step, self._before, self._after)
-        sizes: dict[str, Any] = dict.fromkeys(parts.COSTS)
-        if step.change is not None and state.status in IN_PLACE:
-            compared = [self._trial.check_rows(step, each) for each in compared]
-            with self._context.connect() as connection:
-                sizes["size_bytes"] = step.change.size_bytes(connection)
-        if step.change is not None and state.status == "applied":
-            paid = self._write_overhead(step)
-            sizes |= {"write_overhead_pct": paid and paid.pct, "write_overhead_ci95": paid and paid.ci95}
-        return compared, sizes
-
-    def _measured_again(self, kept: Comparison) -> Comparison:
-        again = self._after.get((kept.query, kept.bind))
-        return replace(kept, now_ms=again.median_ms) if again else kept
-
-    def _write_overhead(self, step: Step) -> WriteOverhead | None:
-        """On the sample, or where the engineer asked for it: it writes, if only into probe tables of its own."""
-        settings = self._context.settings
-        if not (settings.measure_writes or self._context.target.embedded) or step.change is None:
-            return None
-        if (paid := step.change.paid_by_writers()) is None:
-            return None
-        schema, name, objects = paid
-        self._context.refresh()
-        table = self._context.catalog.table(schema, name)
-        if table is None:
-            return None
-        self._context.progress(f"write overhead of {step.id}")
-        return write_overhead(self._context.connect, table, None, applied=objects, budget_s=WRITES_S)
+        return judge_step(self._context, self._trial, step, self._state(step), self._before, self._after)
 
     def _write_part(self) -> None:
         """The notebook's part of the results, anew after each verb, so that a killed notebook leaves what it knew."""
@@ -404,9 +344,5 @@ class Playbook:
         Raises:
             UsageError: the plan has no such step.
         """
-        phase_id, _, name = step_id.partition("/")
-        spec = self.context.plan.phase(phase_id)
-        for step in spec.steps:
-            if step.name == name:
-                return Phase(self.context, spec, [Step(step, spec, self.context)])
-        raise UsageError(f"phase {phase_id} has no step {name}; it has {', '.join(step.name for step in spec.steps)}")
+        step = planned_step(self.context, step_id)
+        return Phase(self.context, step.phase, [step])

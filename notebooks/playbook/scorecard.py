@@ -6,24 +6,23 @@ The evidence is that of this run's parts, where its notebooks have written them,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, log
-from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from playbook import figures, outcome, parts
 from playbook.answers import NotApplicable
 from playbook.application import applied_switches
+from playbook.balance import Actions, Outcomes, actions, outcomes_of
 from playbook.context import Context
 from playbook.plan.model import ExpectedImprovement, PriorityItem
-from playbook.results import IN_PLACE, SCHEMA, Comparison, Results, Step, read
+from playbook.promises import Expected, Promise, Promises, judged
+from playbook.results import IN_PLACE, SCHEMA, Comparison, Results, read
 from playbook.settings import NOTEBOOKS
 from playbook.step import planned_steps
 
 if TYPE_CHECKING:
     from playbook.phase import Playbook
-    from playbook.service.whole import Reduction, WholeComparison
+    from playbook.service.whole import WholeComparison
 
 NOTEBOOK = "06_scorecard"
 """It comes last; no plan has to name it."""
@@ -39,7 +38,6 @@ FIGURES = {
 }
 """By the name of what the plan expects: the figure of the load, its endpoint (all, where empty), and its words."""
 N_PLUS_ONE = "n_plus_one_eliminated_pct"
-_RANK = {"critical": 0, "high": 1, "medium": 2, "nice_to_have": 3}
 
 
 @dataclass(frozen=True)
@@ -57,86 +55,6 @@ class Matrix:
     """The items in the plan's order."""
 
     items: tuple[Item, ...]
-
-
-@dataclass(frozen=True)
-class Promises:
-    """What the plan expects, before anything is measured."""
-
-    expected: tuple[ExpectedImprovement, ...]
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What the plan expects and what came of it, in per cent; `reason` tells where the value is from, or why it lacks.
-
-    `met` is None where it was not measured, and where the 95 % interval holds the limit: then it is unproven.
-    """
-
-    expected: ExpectedImprovement
-    value: float | None
-    ci95: tuple[float, float] | None
-    met: bool | None
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As `results.json` lists it."""
-        return {
-            "name": self.expected.name,
-            "title": self.expected.title,
-            "low": self.expected.low,
-            "high": self.expected.high,
-            "unit": "%",
-            "value": None if self.value is None else round(self.value, 2),
-            "ci95": None if self.ci95 is None else [round(end, 2) for end in self.ci95],
-            "met": self.met,
-            "reason": self.reason,
-        }
-
-
-@dataclass(frozen=True)
-class Expected:
-    """The plan's promises, each judged."""
-
-    promises: tuple[Promise, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one step. `gain` is the geometric mean of its proven speed-ups, None without any."""
-
-    step: Step
-    decision: outcome.Decision
-    verdicts: str
-    gain: float | None
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Every step of the plan, and what those in place take of disk and of writers."""
-
-    steps: tuple[Outcome, ...]
-    size_bytes: float | None
-    unsized: int
-    dearest: Step | None
-    unpaid: int
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing to do next: what, with which step, what it may gain, and what it costs."""
-
-    what: str
-    step: str
-    gain: str
-    cost: str
-
-
-@dataclass(frozen=True)
-class Actions:
-    """What to do next, the surest gain for the least cost first."""
-
-    actions: tuple[Action, ...]
 
 
 @dataclass(frozen=True)
@@ -205,31 +123,11 @@ class Scorecard:
 
     def outcomes(self) -> Outcomes:
         """Kept, dropped, covered, blocked, unproven; and what it costs."""
-        steps = tuple(self._outcome(step) for step in self._found.steps)
-        standing = [each.step for each in steps if each.step.status in IN_PLACE]
-        sizes = [step.size_bytes for step in standing if step.size_bytes is not None]
-        paid = [step for step in standing if step.write_overhead_pct is not None]
-        return Outcomes(
-            steps,
-            sum(sizes) if sizes else None,
-            len(standing) - len(sizes),
-            max(paid, key=lambda step: step.write_overhead_pct or 0, default=None),
-            len(standing) - len(paid),
-        )
+        return outcomes_of(self._found)
 
     def next(self) -> Actions:
         """What to do next, by gain per cost: first what costs nothing, then by the plan's priority."""
-        actions = [
-            *_undo_slower(self.outcomes().steps),
-            *_missing(self._found.steps),
-            *_unproven(self.outcomes().steps),
-        ]
-        actions += [
-            Action("look into it", "", f"{each.expected.title}: {each.reason}", figures.NOT_MEASURED)
-            for each in self._promises
-            if each.met is False
-        ]
-        return Actions(tuple(actions))
+        return Actions(tuple(actions(self._found, self._promises)))
 
     def finish(self) -> None:
         """The last call of the notebook."""
@@ -299,25 +197,8 @@ class Scorecard:
             return "nothing is applied, so there is nothing to hold the service as found against"
         return ""
 
-    def _outcome(self, step: Step) -> Outcome:
-        own = self._found.of(step)
-        proven = [each.speedup for each in own if each.verdict == "faster" and each.speedup]
-        gain = exp(mean(map(log, proven))) if proven else None
-        return Outcome(step, outcome.decide(step, own), outcome.tally(each.verdict for each in own), gain)
-
     def _write(self) -> None:
         self._part.write(expected=[each.to_json() for each in self._promises], metrics=self._metrics)
-
-
-def judged(expected: ExpectedImprovement, fell: Reduction, words: str) -> Promise:
-    """What was expected against how far a figure fell: met only with the whole of its 95 % interval."""
-    if fell.pct is None:
-        return Promise(expected, None, None, None, f"{words}: too few requests to tell")
-    ci95 = fell.ci95
-    low, high = ci95 or (fell.pct, fell.pct)
-    met = True if low >= expected.low else (False if high < expected.low else None)
-    reason = words if met is not None else f"{words}; unproven: its 95 % interval holds {expected.low:g} %"
-    return Promise(expected, fell.pct, ci95, met, reason)
 
 
 def _evidence(context: Context) -> Results:
@@ -347,31 +228,3 @@ def _evidence(context: Context) -> Results:
 
 def _best(comparison: Comparison | None) -> str:
     return f"best: {comparison.label}, {comparison.change}" if comparison else ""
-
-
-def _undo_slower(outcomes: Sequence[Outcome]) -> Iterable[Action]:
-    for each in outcomes:
-        if each.decision.word == "undo":
-            yield Action("undo", each.step.id, each.decision.why, "none: `playbook undo` takes it back")
-
-
-def _missing(steps: Sequence[Step]) -> Iterable[Action]:
-    """Steps that wait for a person, by the plan's priority; what they would gain is not known before."""
-    waiting = [step for step in steps if step.status in {"blocked", "planned", "failed"}]
-    for step in sorted(waiting, key=lambda step: (step.status == "planned", _RANK.get(step.priority, len(_RANK)))):
-        what = {"blocked": "unblock", "planned": "apply", "failed": "mend"}[step.status]
-        yield Action(what, step.id, "not known before it is applied", step.reason or figures.size(step.size_bytes))
-
-
-def _unproven(outcomes: Sequence[Outcome]) -> Iterable[Action]:
-    """Steps that are kept without proof, those that take most room first: what they cost is known."""
-    kept = [
-        each for each in outcomes if each.step.status == "applied" and not each.gain and "unproven" in each.verdicts
-    ]
-    for each in sorted(kept, key=lambda each: -(each.step.size_bytes or 0)):
-        cost = f"{figures.size(each.step.size_bytes)}, writes {_paid(each.step)}"
-        yield Action("measure with more rows", each.step.id, f"so far: {each.verdicts}", cost)
-
-
-def _paid(step: Step) -> str:
-    return figures.write_cost(step.write_overhead_pct, step.write_overhead_ci95)

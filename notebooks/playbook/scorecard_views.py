@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from playbook import figures, outcome, scorecard
+from playbook import balance, figures, outcome, promises, scorecard
 from playbook.table import Cell, Row, Shown, code, judged, number, table
 
 _MET = {True: "met", False: "missed"}
 
 
-def promises(answer: scorecard.Promises) -> Shown:
+def promised(answer: promises.Promises) -> Shown:
     """The four rows of the plan."""
     rows = [Row((Cell(each.title, head=True), number(f"{each.low:g} to {each.high:g} %"))) for each in answer.expected]
     return table(("the plan expects", "by"), rows, numeric=("by",))
@@ -73,7 +73,7 @@ def whole(shown: scorecard.Whole) -> Shown:
     return table(columns, rows, numeric=columns[1:], note=note)
 
 
-def expected(answer: scorecard.Expected) -> Shown:
+def expected(answer: promises.Expected) -> Shown:
     """Expected against measured."""
     rows = [
         Row(
@@ -92,7 +92,7 @@ def expected(answer: scorecard.Expected) -> Shown:
     return table(columns, rows, numeric=columns[1:4])
 
 
-def outcomes(answer: scorecard.Outcomes) -> Shown:
+def outcomes(answer: balance.Outcomes) -> Shown:
     """One line a step; below it the whole cost."""
     columns = ("step", "decision", "queries", "proven gain", "disk", "write cost")
     rows = [
@@ -111,7 +111,7 @@ def outcomes(answer: scorecard.Outcomes) -> Shown:
     return table(columns, rows, numeric=columns[3:], note=_costs(answer))
 
 
-def _costs(answer: scorecard.Outcomes) -> str:
+def _costs(answer: balance.Outcomes) -> str:
     counts: dict[str, int] = {}
     for each in answer.steps:
         word = outcome.status(each.step.status)
@@ -127,7 +127,7 @@ def _costs(answer: scorecard.Outcomes) -> str:
     return f"{told}. {disk} Writers pay most for {dearest.id}: {paid} of a write's time{rest}."
 
 
-def actions(answer: scorecard.Actions) -> Shown:
+def actions(answer: balance.Actions) -> Shown:
     """One line for each thing to do."""
     if not answer.actions:
         text = "Nothing is open: no step waits, none made a query slower, none is kept without proof."
@@ -152,11 +152,11 @@ def _pair(before: float | None, after: float | None, unit: str = "") -> str:
 
 
 VIEWS: dict[type, Callable[[Any], Shown]] = {
-    scorecard.Promises: promises,
+    promises.Promises: promised,
     scorecard.Matrix: matrix,
     scorecard.Whole: whole,
-    scorecard.Expected: expected,
-    scorecard.Outcomes: outcomes,
-    scorecard.Actions: actions,
+    promises.Expected: expected,
+    balance.Outcomes: outcomes,
+    balance.Actions: actions,
 }
 """The view of each answer."""

@@ -12,7 +12,7 @@ from playbook.apply import apply_step, undo_step
 from playbook.changes import carried_out, kinds
 from playbook.changes.change import Change, Finding
 from playbook.context import Context
-from playbook.errors import Ambiguous, NamesError, PlanError
+from playbook.errors import Ambiguous, NamesError, PlanError, UsageError
 from playbook.journal import APPLIED, Entry
 from playbook.plan.model import Phase, StepSpec
 from playbook.saved import SavedStep
@@ -249,6 +249,19 @@ def missing_grants(context: Context, notebooks: Collection[str]) -> list[str]:
     """What this role lacks for the steps of these notebooks, as statements for whoever may run them, each once."""
     steps = (step for step in planned_steps(context) if step.phase.notebook in notebooks)
     return list(dict.fromkeys(grant for step in steps for grant in step.check().lacks))
+
+
+def planned_step(context: Context, step_id: str) -> Step:
+    """The step of that id (`1.1/idx_proposal_status_customer_created`).
+
+    Raises:
+        UsageError: the plan has no such step.
+    """
+    for phase, spec in context.plan.steps():
+        if phase.step_id(spec) == step_id:
+            return Step(spec, phase, context)
+    known = ", ".join(phase.step_id(spec) for phase, spec in context.plan.steps())
+    raise UsageError(f"the plan {context.plan.name} has no step {step_id}; it has {known}")
 
 
 def planned_steps(context: Context) -> list[Step]:

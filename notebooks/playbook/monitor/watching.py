@@ -16,7 +16,7 @@ from playbook.monitor.record import Recorder, alone, record
 from playbook.monitor.sampler import Sampler
 from playbook.monitor.traffic import TrafficVerdict, affected_by, judge_traffic
 from playbook.plan.schedule import Every
-from playbook.step import Step
+from playbook.step import Step, planned_step
 
 SLOTS = 40
 """Slots a side, at least: rounds are made of them."""
@@ -44,7 +44,7 @@ class Watching:
 
     def __init__(self, context: Context, steps: tuple[str, ...], span: Every, every: Every) -> None:
         self._context = context
-        self._steps = [_step(context, step) for step in steps]
+        self._steps = [planned_step(context, step) for step in steps]
         self._span_s, self._every_s = span.seconds, every.seconds
         if self._span_s < 2 * self._every_s:
             raise UsageError(f"--for {span} is too short for a sample every {every}")
@@ -136,14 +136,6 @@ class Watching:
             raise UsageError(f"{step.id} is {state.status}: {state.reason}; only what is applied or can be is watched")
         if not self._context.settings.applies:
             raise UsageError(f"{step.id} is not applied: with --apply it is, after so long a time of watching")
-
-
-def _step(context: Context, name: str) -> Step:
-    for phase, spec in context.plan.steps():
-        if phase.step_id(spec) == name:
-            return Step(spec, phase, context)
-    known = ", ".join(phase.step_id(spec) for phase, spec in context.plan.steps())
-    raise UsageError(f"the plan {context.plan.name} has no step {name}; it has {known}")
 
 
 def _first(slots: list[Slot], span_s: float) -> list[Slot]:
