@@ -326,13 +326,15 @@ def test_it_goes_the_same_way_on_postgresql_15(ledger15):
 def test_it_rests_while_a_standby_is_behind(ledger15, standby15, monkeypatch):
     monkeypatch.setattr(pages, "PAGES", 3)
     change_plan(ledger15, "every: month", f"{COPY_PLAN}\n        max_lag_s: 1")
-    standby15.execute("SELECT pg_wal_replay_pause()")
+    with standby15.connect() as standby:
+        standby.execute("SELECT pg_wal_replay_pause()")
     said = []
 
     def heard(text):
         said.append(text)
         if "it may catch up first" in text:
-            standby15.execute("SELECT pg_wal_replay_resume()")
+            with standby15.connect() as standby:
+                standby.execute("SELECT pg_wal_replay_resume()")
 
     context = ledger15.context()
     context.progress = heard
