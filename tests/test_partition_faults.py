@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import papermill
 import pytest
 from tests import fix_ledger
 from tests.fix_conversion import COPY, QUICK, SWAP, meanwhile
@@ -34,6 +36,7 @@ from playbook.target.execute import LockPolicy
 
 STEP = "1/entries_partitioned"
 EXHAUSTIVE = pytest.mark.exhaustive
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 TOUCH = "UPDATE entries SET note = note WHERE id = 5"
 ROWS = "SELECT * FROM {} ORDER BY id, at"
 
@@ -323,6 +326,27 @@ def test_on_postgresql_15_writers_lose_nothing_while_it_is_converted_and_undone(
             assert statuses(getattr(shop.playbook().phase("1"), verb)()) == {STEP: status}
         assert (timeline.difference, timeline.failed) == (0, [])
     assert state(shop.target)[0] == as_found
+
+
+@by_route(of=("prisma attach", "prisma copy"))
+def test_its_notebook_converts_a_prisma_database_beside_its_writers(route, snapshot, monkeypatch):
+    """Headlessly; the notebook itself writes nothing there, so the application does."""
+    monkeypatch.setenv("PLAYBOOK_MAP", json.dumps(dict(route.shop.map)))
+    as_found = snapshot(route.admin)
+    given = {"target": f"env:{route.shop.variable}", "apply": True, "plan": str(route.shop.plan)}
+    ran = route.shop.folder / "ran.ipynb"
+    with route.loaded() as timeline:
+        papermill.execute_notebook(
+            NOTEBOOKS / "04_2_partitioning.ipynb", ran, given | {"out": str(route.shop.folder / "out")},
+            cwd=NOTEBOOKS, progress_bar=False,
+        )  # fmt: skip
+    assert (timeline.difference, timeline.failed) == (0, [])
+    assert route.kind() == "p"
+    kept = '"AuditTrail_unpartitioned"' if "copy" in route.name else '"AuditTrail_history"'
+    assert route.execute(f"SELECT to_regclass('{kept}') IS NOT NULL") == [(True,)]
+    written = route.rows()
+    route.undone()
+    assert (snapshot(route.admin), route.rows()) == (as_found, written)
 
 
 @by_route("prisma copy", of=("prisma attach", "prisma copy"))
