@@ -190,6 +190,31 @@ def ledger(
         yield ledger
 
 
+@pytest.fixture(scope="session")
+def attached_template(
+    server: embedded.Server, ledger_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The database that each ledger is a copy of whose entries were partitioned by attaching them."""
+    name = "ledger_attached_template"
+    with psycopg.connect(**server.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {ledger_template}")
+        with pytest.MonkeyPatch.context() as patch:
+            ledger = _open(Target("env:SHOP_URL", server.conninfo(name)), tmp_path_factory.mktemp("attached"), patch)
+            ((_, state, _),) = ledger.playbook().phase("1").apply().steps
+        assert state.status == "applied", state.reason
+        yield name
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def attached(
+    server: embedded.Server, attached_template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shop]:
+    """The ledger, its entries partitioned by attaching them."""
+    with _copied(server, attached_template, tmp_path, monkeypatch) as ledger:
+        yield ledger
+
+
 @pytest.fixture
 def ledger15(postgres15: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """The same on PostgreSQL 15."""

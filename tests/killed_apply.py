@@ -1,10 +1,10 @@
 """Works a plan and kills itself with SIGKILL at one point of one statement.
 
 `killed_apply.py PLAN STEP POINT [POSITION [DIRECTION [TOUCH]]]`: POINT is before_intent, after_intent, during,
-before_done, after_done or never; POSITION counts the step's statements from 0; DIRECTION is apply or undo. TOUCH is what
-another session runs in an open transaction, so that the statement is under way when the kill comes. Target and names are
-those of PLAYBOOK_TARGET and PLAYBOOK_MAP. The kill is real; only its moment is arranged, by wrapping the journal's record
-of that step.
+before_done, after_done or never; POSITION counts the step's statements from 0; DIRECTION is apply, undo or finish (whose
+statements are counted on from those of apply). TOUCH is what another session runs in an open transaction, so that the
+statement is under way when the kill comes. Target and names are those of PLAYBOOK_TARGET and PLAYBOOK_MAP. The kill is
+real; only its moment is arranged, by wrapping the journal's record of that step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psycopg
 
-from playbook import undoing
+from playbook import finishing, undoing
 from playbook.context import open_context
 from playbook.journal import StatementRecord
 from playbook.phase import Playbook
@@ -60,11 +60,14 @@ def arrange(step: str, point: str, position: int, direction: str, touch: str) ->
 def main() -> None:
     plan, step, point, *more = sys.argv[1:]
     position, direction, touch = (*more, *("0", "apply", "")[len(more) :])
-    arrange(step, point, int(position), direction, touch)
+    arrange(step, point, int(position), "undo" if direction == "undo" else "apply", touch)
     target = os.environ.get("PLAYBOOK_TARGET", "env:SHOP_URL")
     context = open_context(Settings.from_environ(target=target, plan=Path(plan), apply=True))
     if direction == "undo":
         print(undoing.undo(context))
+        return
+    if direction == "finish":
+        print(finishing.finish(context, (step,), apply=True))
         return
     applied = Playbook(context).phase(step.partition("/")[0]).apply()
     print([(name, state.status) for name, state, _ in applied.steps])

@@ -83,7 +83,7 @@ def _begin(context: Context, step: str, change: Change, evidence: dict[str, Any]
     done: tuple[Statement, ...] = ()
     undo, objects = change.undo(), dict.fromkeys(change.makes(), "")
     if earlier and earlier.status in APPLIED:
-        _await_backends(context, earlier)
+        await_backends(context, earlier)
         if change.stands().standing in {"begun", "unfinished"}:
             if change.made_as_one:
                 raise Drifted(
@@ -166,7 +166,8 @@ def _remove(context: Context, remedy: Statement) -> None:
     execute(context.connect, remedy, UNRECORDED, policy=context.policy, progress=context.progress)
 
 
-def _await_backends(context: Context, entry: Entry, *, cancel: bool = False) -> None:
+def await_backends(context: Context, entry: Entry, *, cancel: bool = False) -> None:
+    """Waits for what a killed run has left at work, or cancels it."""
     for position, statement in enumerate(entry.statements):
         sent = context.journal.sent(entry.step, "apply", position)
         if sent.state == "intent":
@@ -200,14 +201,14 @@ def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason:
     if final := entry.evidence.get("final"):
         raise StepError(f"{entry.step}: {final}")
     context.journal.open()
-    _await_backends(context, entry, cancel=True)
+    await_backends(context, entry, cancel=True)
     # What was never sent made nothing: an object of that name is somebody else's.
     present = _present(context, entry) if context.journal.states(entry.step) else {}
     _refuse_drift(entry, present)
     context.journal.close(entry.step, "undoing", reason=entry.reason)
     if present or context.journal.states(entry.step, "undo"):
         for position, statement in enumerate(entry.undo):
-            _undo_statement(context, entry, position, statement)
+            undo_statement(context, entry, position, statement)
     context.journal.close(entry.step, status, reason=reason)
 
 
@@ -237,7 +238,8 @@ def _difference(then: str, now: str) -> str:
     return f"then: {then}; now: {now}"
 
 
-def _undo_statement(context: Context, entry: Entry, position: int, statement: Statement) -> None:
+def undo_statement(context: Context, entry: Entry, position: int, statement: Statement) -> None:
+    """Runs one statement of the entry's undo, unless it is done already or there is nothing left for it to do."""
     record = context.journal.record(entry.step, "undo", position, statement)
     sent = context.journal.sent(entry.step, "undo", position)
     if sent.state == "done":

@@ -329,22 +329,23 @@ def maintain(
 
 @app.command()
 def finish(
-    steps: Annotated[list[str] | None, typer.Argument(help="Step ids; all that keep something when none.")] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Run what is shown: no undo is possible after it.")] = False,
+    steps: Annotated[list[str] | None, typer.Argument(help="Step ids; all with something to do when none.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Run what is shown.")] = False,
     target: TargetOption = None,
     plan: PlanOption = None,
     scale: ScaleOption = None,
     map_: MapOption = None,
     journal: JournalOption = None,
 ) -> None:
-    """Give up the old tables that a partitioning by copy keeps for its undo."""
+    """Split the history of an attached table into periods, where undo stays possible; the next time, and after a
+    partitioning by copy, give up what is kept for the undo."""
     from playbook import finishing
     from playbook.tell import print_finished
 
     with terminal.status() as progress:
         context = _open(arguments.settings(target, plan=plan, scale=scale, map=map_, journal=journal), progress)
         finished = finishing.finish(context, tuple(steps or ()), apply=apply)
-    print_finished(out, context, finished)
+    print_finished(out, context, finished, apply=apply)
     raise typer.Exit(1 if any(one.error for one in finished) else 0)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from playbook.monitor.sampler import Taken
     from playbook.monitor.traffic import TrafficVerdict
     from playbook.refreshing import Kept, Outcome
+    from playbook.target.sql import Statement
     from playbook.undoing import Undone
 
 
@@ -119,17 +120,27 @@ def print_compared(console: Console, compared: Compared) -> None:
     console.print(escape(f"{headline(compared)}. Compared: {count(compared.differences) or 'nothing'}."))
 
 
-def print_finished(console: Console, context: Context, finished: list[Finished]) -> None:
-    """The statements that make each step final, or what became of them."""
+def print_finished(console: Console, context: Context, finished: list[Finished], *, apply: bool) -> None:
+    """The statements that finish each step, with their locks and what takes them back, or what became of them."""
     if not finished:
         console.print(escape(f"{context.target.label}: no step keeps anything for its undo"))
     for one in finished:
-        if one.done or one.error:
-            console.print(escape(f"{one.step}: {one.error or 'finished; it cannot be undone any more'}"))
+        if apply or one.said or one.error:
+            console.print(escape(f"{one.step}: {one.error or one.said}"))
             continue
         for statement in one.statements:
-            console.print(escape(f"-- {one.step}: {statement.purpose}\n{statement}"))
-        console.print(escape(f"{one.step}: nothing was changed; --apply runs this, and no undo is possible after it"))
+            console.print(escape(f"-- {one.step}: {_about(statement)}\n{statement}"))
+        for statement in one.undo:
+            console.print(escape(f"-- undo of {one.step}: {_about(statement)}\n{statement}"))
+        for note in one.notes:
+            console.print(escape(f"{one.step}: {note}"))
+        after = "undo returns the table after it" if one.undo else "no undo is possible after it"
+        console.print(escape(f"{one.step}: nothing was changed; --apply runs this, and {after}"))
+
+
+def _about(statement: Statement) -> str:
+    """What it is for and the lock that it takes."""
+    return f"{statement.purpose} ({statement.lock} on {statement.relation})" if statement.lock else statement.purpose
 
 
 def print_undone(console: Console, context: Context, undone: list[Undone]) -> None:

@@ -16,6 +16,7 @@ from playbook.changes.partitioning import (
     ahead,
     attributes,
     brin,
+    finish,
     obstacles,
     partman,
     recreate,
@@ -24,9 +25,9 @@ from playbook.changes.partitioning import (
 )
 from playbook.changes.partitioning.attach import Attach
 from playbook.changes.partitioning.attributes import Attributes
-from playbook.changes.partitioning.conversion import Conversion
+from playbook.changes.partitioning.conversion import Conversion, new_name
 from playbook.changes.partitioning.copy import Copy
-from playbook.changes.partitioning.finish import finish
+from playbook.changes.partitioning.finish import Finish
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.pages import STATE, state_name
 from playbook.changes.partitioning.periods import Every, Span
@@ -116,6 +117,7 @@ class Partition(Change):
         self._cron: Cron | None = None
         self.job: Job | None = None
         self.by_partman = False
+        self._finish: Finish | None = None
 
     def ask(self, connection: psycopg.Connection[Any]) -> None:
         """Reads everything that hangs on the table, and what depends on it."""
@@ -178,10 +180,20 @@ class Partition(Change):
         dropped = (brin.drop(conversion.table, wanted),) if wanted else ()
         return (*((self.job.remove(),) if self.job else ()), *conversion.undo(), *dropped)
 
-    def finish(self) -> tuple[Statement, ...]:
-        """What gives up the old table that a copy keeps for its undo; nothing where none is kept."""
-        kept = self.catalog.table(self.table.schema, fit(self.table.name, Copy.kept_suffix))
-        return finish(self._found, self.key) if kept and self._found and self._found.kind == "p" else ()
+    def finish(self, connection: psycopg.Connection[Any]) -> Finish | None:
+        """What splits an attached history, or gives up what is kept for undo; None where nothing is left to do."""
+        found = attributes.read(connection, self.table.qualified)
+        if found is None or found.kind != "p":
+            return None
+        user = preflight.current_user(connection)
+        self._finish = finish.read(connection, found, self.key, self.spec.every, user)
+        return self._finish
+
+    def history(self, connection: psycopg.Connection[Any]) -> str | None:
+        """The quoted name of the table that it was made from by attaching, while it stands."""
+        name = quote(self.table.schema, fit(self.table.name, Attach.kept_suffix))
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone()
+        return name if row and row[0] else None
 
     def undo_after(self, earlier: tuple[Statement, ...]) -> tuple[Statement, ...]:
         """Its undo serves from wherever an interrupted run came to."""
@@ -283,6 +295,9 @@ class Partition(Change):
 
     def guard(self, connection: psycopg.Connection[Any], statement: Statement) -> None:
         """The swap: what the statements were made from must be what stands now. No DDL can come in between any more."""
+        if self._finish is not None:
+            self._guard_split(connection, self._finish)
+            return
         assert self._conversion
         name = self._conversion.name
         connection.execute(f"LOCK TABLE {name} IN SHARE UPDATE EXCLUSIVE MODE".encode())
@@ -292,6 +307,17 @@ class Partition(Change):
             raise Drifted(f"{name} was changed by others while it was being converted; apply again")
         if not now.is_followed(found):
             raise Drifted(f"{name} was changed by others while it was being converted; apply again")
+
+    def _guard_split(self, connection: psycopg.Connection[Any], planned: Finish) -> None:
+        name = self.table.qualified
+        connection.execute(f"LOCK TABLE {name} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        found = attributes.read(connection, name)
+        user = preflight.current_user(connection)
+        now = finish.read(connection, found, self.key, self.spec.every, user) if found else None
+        history = attributes.read(connection, planned.split.name) if planned.split else None
+        same = now is not None and now.statements == planned.statements and planned.split is not None
+        if not (same and history and planned.split and planned.split.is_followed(history)):
+            raise Drifted(f"{name} was changed by others while its history was being split; finish again")
 
     def repair(self, statement: Statement) -> Statement | None:
         """Drops what a build left INVALID."""
@@ -352,14 +378,19 @@ class Partition(Change):
         history, kept = (fit(self.table.name, route.kept_suffix) for route in (Attach, Copy))
         if self.catalog.table(self.table.schema, kept):
             return f"the table that it was is kept as {kept}, and follows what is written; {by}"
+        split = self.catalog.table(self.table.schema, new_name(history))
+        if split and split.parent == (self.table.schema, self.table.name):
+            kept = f"; {history}, the table that it was, is kept, and follows what is written"
+            follows = kept if self.catalog.table(self.table.schema, history) else ""
+            return f"history has a partition for each {self.spec.every} as well{follows}; {by}"
         if self.catalog.table(self.table.schema, history):
-            return f"history is one partition, so pruning helps from the cutoff on; {by}"
+            return f"history is one partition, so pruning helps from the cutoff on (`playbook finish` splits it); {by}"
         return by
 
     def proof(self, connection: psycopg.Connection[Any]) -> str:
         """How many partitions there are."""
         row = connection.execute(
-            "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass(%s)", [self.table.qualified]
+            "SELECT count(*) FROM pg_catalog.pg_partition_tree(to_regclass(%s)) WHERE isleaf", [self.table.qualified]
         ).fetchone()
         return f"{row[0]} partitions" if row else ""
 
@@ -382,9 +413,8 @@ WHERE quote_ident(k.conname) || ' ON ' || quote_ident(n.nspname) || '.' || quote
 # Of the history, which the attach route made of the table itself, the index that the swap replaced was as large as the
 # narrow one.
 _ADDED = """
-SELECT coalesce(sum(pg_total_relation_size(h.inhrelid)) FILTER (WHERE NOT first), 0)::bigint
-     + coalesce(sum((SELECT sum(pg_relation_size(i.indexrelid)) FROM pg_index i WHERE i.indrelid = h.inhrelid
-                     AND i.indisprimary)) FILTER (WHERE first), 0)::bigint
-FROM (SELECT inhrelid, inhrelid IS NOT DISTINCT FROM to_regclass(%(history)s) AS first
-      FROM pg_inherits WHERE inhparent = to_regclass(%(table)s)) h
+SELECT coalesce((SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(to_regclass(%(table)s))
+                 WHERE isleaf AND relid IS DISTINCT FROM to_regclass(%(history)s)), 0)::bigint
+     + coalesce((SELECT sum(pg_relation_size(indexrelid)) FROM pg_index
+                 WHERE indrelid = to_regclass(%(history)s) AND indisprimary), 0)::bigint
 """

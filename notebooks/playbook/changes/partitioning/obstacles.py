@@ -232,7 +232,8 @@ def lock_table(connection: psycopg.Connection[Any], conversion: Conversion) -> l
     wanted = -(-needed * 2 // sessions)
     room = f"the server has room for {sessions * each:,}"
     detail = f"{conversion.made:,} partitions at once take {needed:,} locks, and {room}"
-    remedy = f"name a smaller `ahead` at the step, or set max_locks_per_transaction = {wanted} and restart the server"
+    fewer = "name a smaller `ahead` at the step, or " if conversion.ahead else ""
+    remedy = f"{fewer}set max_locks_per_transaction = {wanted} and restart the server"
     return [Finding("blocked", detail, remedy)]
 
 

@@ -71,14 +71,14 @@ def choose(
         "ahead": wish.ahead,
         "default": wish.default,
     }
-    begun = _begun(connection, found)
+    begun = begun_for(connection, found)
     route, why = ("copy", "it was begun") if begun else _route(connection, found, wish)
     if route == "attach":
         start = cutoff_of(found) or wish.cutoff or first_ahead(now, wish.every).start
         attach = Attach(**common, cutoff=Period(containing(start, wish.every).start, wish.every))
         ours = {attach.wide_index, attach.narrow_index} if found.primary_key and attach.widened else set()
         return _chosen(attach, why, found, key, wish, ours | {attach.check})
-    oldest = None if begun else _oldest(connection, found, key)
+    oldest = None if begun else oldest_day(connection, found, key)
     last = containing(now.date(), wish.every)
     for _ in range(wish.ahead):
         last = last.next()
@@ -106,7 +106,7 @@ def _chosen(conversion: Conversion, why: str, found: Attributes, key: str, wish:
     return Chosen(replace(conversion, table=replace(as_found, indexes=indexes)), why, as_found, wanted)
 
 
-def _begun(connection: psycopg.Connection[Any], found: Attributes) -> tuple[date, date] | None:
+def begun_for(connection: psycopg.Connection[Any], found: Attributes) -> tuple[date, date] | None:
     """First and last period of a copy that was begun."""
     state = quote(found.schema, state_name(found.name))
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [state]).fetchone()
@@ -147,7 +147,7 @@ def _has_wide_index(found: Attributes) -> bool:
     return primary is not None and fit(primary.name, Attach.kept_suffix) in {each.name for each in found.indexes}
 
 
-def _oldest(connection: psycopg.Connection[Any], found: Attributes, key: str) -> date | None:
+def oldest_day(connection: psycopg.Connection[Any], found: Attributes, key: str) -> date | None:
     """The day of the oldest row, as the statistics have it; what is older finds its place all the same."""
     column = found.column(key)
     if not KEY_TYPES.fullmatch(column.type):
@@ -186,14 +186,15 @@ def period_obstacles(chosen: Chosen) -> list[Finding]:
     if not chosen.known:
         detail = f"the server's statistics do not say how old the rows of {copy.name} are"
         found.append(Finding("blocked", detail, f"ANALYZE {copy.name}"))
-    count = _count(copy)
+    count = count_of(copy)
     if count > MOST_PERIODS:
         longer = f"there would be {count:,} partitions: more than {MOST_PERIODS:,} are a burden to every query"
         found.append(Finding("blocked", longer, "a longer `every` at the step"))
     return found
 
 
-def _count(copy: Copy) -> int:
+def count_of(copy: Copy) -> int:
+    """How many partitions its periods are, about."""
     days = {"day": 1, "week": 7, "month": 30.4, "quarter": 91.3, "year": 365.25}[copy.first.every]
     return int((copy.last.end - copy.first.start).days / days)
 

@@ -1,0 +1,328 @@
+"""The history that an attached table became is split into periods: copied into a partitioned table, which replaces it.
+
+That table is one partition, like the history, and has the periods as partitions of its own: a single ATTACH takes a
+millisecond however many there are. As partitions of the table itself they would take 25 ms for 24 of them, and 250 ms
+for 120, while nobody may read or write. Pruning leaves out what a query cannot need on both levels.
+
+Until then writers go on with the history, and `change_log` says why nothing of that is lost; afterwards the history
+stands by and follows. The swap reads no row: a CHECK says of the new partition, and of the default partition, what
+PostgreSQL would look for. A foreign key would be looked at as well, or, verified beforehand, have a row of the copy
+hold on to what its original has let go: it becomes one of each partition in the swap, and again one of the whole when
+each is verified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from playbook.changes.partitioning import recreate, verification
+from playbook.changes.partitioning.attach import check_name
+from playbook.changes.partitioning.attributes import Attributes, Constraint
+from playbook.changes.partitioning.change_log import ChangeLog
+from playbook.changes.partitioning.conversion import (
+    CONCURRENT,
+    EXCLUSIVE,
+    held,
+    is_gone,
+    is_valid,
+    new_name,
+    not_valid,
+    script,
+)
+from playbook.changes.partitioning.copy import Copy
+from playbook.changes.partitioning.names import fit
+from playbook.changes.partitioning.periods import Period, bound
+from playbook.target.sql import Statement, literal, quote
+
+SHARED_IDENTITY = 170000
+"""From PostgreSQL 17 on partitions have the table's identity, those below a partition too; ATTACH forgets these."""
+
+
+@dataclass(frozen=True)
+class Split(Copy):
+    """A history on its way: `table` is that partition of `whole`, with the foreign keys of that among its constraints.
+
+    `others` are the quoted names of the other partitions, `rest` that of the default one among them.
+    """
+
+    kept_suffix = ""
+
+    whole: Attributes
+    others: tuple[str, ...]
+    rest: str | None
+
+    def partition_name(self, period: Period) -> str:
+        """As one of the whole table."""
+        return fit(self.whole.name, f"_{period.label}")
+
+    @property
+    def older(self) -> str:
+        """The name of the partition for what is older than the first period."""
+        return fit(self.whole.name, f"_before_{self.first.label}")
+
+    @property
+    def bound(self) -> str:
+        """The end of the history as a literal of the key's type."""
+        return bound(self.last.end, self.table.column(self.key).type)
+
+    def statements(self) -> tuple[Statement, ...]:
+        """In order; nothing blocks writers but the CHECK, the triggers, the swap and the foreign keys, for a moment."""
+        return (*self._checked(self._of_rest()), *super().statements()) if self.table.primary_key else ()
+
+    def _of_history(self, place: str) -> tuple[str, str, str]:
+        """Table, name and condition of the CHECK that says in advance what the bound will."""
+        key = quote(self.key)
+        return place, check_name(self.table.name, self.last.end), f"{key} IS NOT NULL AND {key} < {self.bound}"
+
+    def _of_rest(self) -> list[tuple[str, str, str]]:
+        """The same of the default partition, in which ATTACH would look for rows of the new one."""
+        key = quote(self.key)
+        name = fit(self.table.name, f"_from_{self.last.end:%Y_%m_%d}")
+        return [(self.rest, name, f"{key} IS NOT NULL AND {key} >= {self.bound}")] if self.rest else []
+
+    def _checked(self, checks: list[tuple[str, str, str]], unless: str = "false") -> list[Statement]:
+        """Verified beside readers and writers; none refuses a row that the bounds would let in."""
+        made = [
+            Statement(
+                f"ALTER TABLE {place}\n  ADD CONSTRAINT {quote(name)} CHECK ({condition}) NOT VALID",
+                f"what the bounds say of {place} already, so that the swap reads none of its rows",
+                EXCLUSIVE,
+                place,
+                unless=f"{unless} OR {_has(name, place)}",
+            )
+            for place, name, condition in checks
+        ]
+        verified = [
+            Statement(
+                f"ALTER TABLE {place}\n  VALIDATE CONSTRAINT {quote(name)}",
+                "verify that beside readers and writers",
+                CONCURRENT,
+                place,
+                long=True,
+                unless=f"{unless} OR {is_valid(name, place)}",
+            )
+            for place, name, _ in checks
+        ]
+        return [*made, *verified]
+
+    def _build(self) -> Statement:
+        place, name, condition = self._of_history(self.parent)
+        made = super()._build()
+        commands = [made.sql, f"ALTER TABLE {place} ADD CONSTRAINT {quote(name)} CHECK ({condition})"]
+        commands += recreate.row_security(self.table, place)
+        return replace(made, sql=script(commands), purpose="the partitioned table that will take the history's place")
+
+    def _swap(self) -> Statement:
+        whole, references = self.whole.qualified, self.table.foreign_keys
+        taken, given = self._identity()
+        commands = self._meet(self.log, self.name, self.parent)
+        commands += [f"TRUNCATE {self.later.name}"]
+        commands += [self._add(each, name) for each in references for name in self._partition_names()]
+        commands += self._stop_whole(self.log, self.name, self.parent)
+        commands += self.log.silence()
+        commands += self._one_by_one()
+        commands += [f"ALTER TABLE {whole} DETACH PARTITION {self.name}"]
+        commands += [f"ALTER PUBLICATION {quote(each.name)} DROP TABLE {self.name}" for each in self._publications()]
+        commands += taken
+        commands += [f"ALTER TABLE {whole} ATTACH PARTITION {self.parent} FOR VALUES FROM (MINVALUE) TO ({self.bound})"]
+        commands += given
+        return Statement(
+            script(commands),
+            f"the swap, with the last changes replayed in it: {self.kept_name} is kept, and follows",
+            EXCLUSIVE,
+            self._locked(),
+            unless=self._swapped,
+            guarded=True,
+            first=self.log.replay(self.name, self.parent),
+        )
+
+    def _stop_whole(self, log: ChangeLog, source: str, destination: str) -> list[str]:
+        """Whoever writes goes through the whole table; locked with it are its partitions."""
+        first, *rest = self._stop(log, source, destination)
+        return [first.replace(source, self.whole.qualified), *rest]
+
+    def _one_by_one(self) -> list[str]:
+        """The foreign keys of the whole become those of each other partition, enforced as ever, verified later."""
+        commands = []
+        for each in self.table.foreign_keys:
+            commands.append(f"ALTER TABLE {self.whole.qualified} DROP CONSTRAINT {quote(each.name)}")
+            commands += [_enforced(each, place) for place in self.others]
+        return commands
+
+    def _identity(self) -> tuple[list[str], list[str]]:
+        """What is done before ATTACH and after it where the periods have to share in the identity.
+
+        Else no DETACH of what they are in would be possible: they lack what it takes from them.
+        """
+        taken: list[str] = []
+        given: list[str] = []
+        if self.whole.server_version < SHARED_IDENTITY:
+            return taken, given
+        for each in self.whole.identity:
+            name, column = each.qualified, self.whole.column(each.column)
+            alter = f"ALTER TABLE {self.whole.qualified} ALTER COLUMN {quote(each.column)}"
+            taken += [
+                held(name, each.options),
+                "SELECT set_config('playbook.drawn', last_value::text, true), "
+                f"set_config('playbook.called', is_called::text, true) FROM {name}",
+                f"{alter} DROP IDENTITY",
+            ]
+            given += [
+                f"{alter} ADD {recreate.identity(column, each, name)}",
+                f"SELECT pg_catalog.setval({literal(name)}, current_setting('playbook.drawn')::bigint, "
+                "current_setting('playbook.called')::boolean)",
+                *recreate.sequence(each, name),
+            ]
+        return taken, given
+
+    def _locked(self) -> str:
+        referenced = [each.references or "" for each in self.table.foreign_keys]
+        return " and ".join(dict.fromkeys([f"{self.whole.qualified} with its partitions", *referenced]))
+
+    def _tidy(self) -> Statement:
+        checks = [self._of_history(self.parent), *self._of_rest()]
+        tidied = super()._tidy()
+        commands = [f"ALTER TABLE {place} DROP CONSTRAINT IF EXISTS {quote(name)}" for place, name, _ in checks]
+        return replace(
+            tidied,
+            sql=script([*commands, tidied.sql]),
+            purpose="the first log and the CHECKs have served",
+            lock=EXCLUSIVE,
+            relation=" and ".join(place for place, *_ in checks),
+        )
+
+    def _foreign_key(self, each: Constraint) -> tuple[Statement, Statement]:
+        places = [*(quote(self.table.schema, name) for name in self._partition_names()), *self.others]
+        return self._again_of_whole(each, places, f"NOT {self._swapped}")
+
+    def _again_of_whole(self, each: Constraint, places: list[str], unless: str) -> tuple[Statement, Statement]:
+        whole, name = self.whole.qualified, quote(each.name)
+        return (
+            Statement(
+                script([f"ALTER TABLE {place} VALIDATE CONSTRAINT {name}" for place in places]),
+                f"verify {each.name}, which each partition keeps already",
+                CONCURRENT,
+                whole,
+                long=True,
+                unless=f"{unless} OR {is_valid(each.name, whole)}",
+            ),
+            Statement(
+                script(
+                    [
+                        f"ALTER TABLE {whole} ADD CONSTRAINT {name} {each.definition}",
+                        *recreate.comment(f"CONSTRAINT {name} ON {whole}", each.comment),
+                    ]
+                ),
+                f"{each.name} as one of the whole table",
+                "SHARE ROW EXCLUSIVE",
+                " and ".join([whole, each.references or ""]),
+                unless=f"{unless} OR {is_valid(each.name, whole)}",
+            ),
+        )
+
+    @property
+    def _swapped(self) -> str:
+        """The condition that the periods are in the history's place."""
+        return is_part(self.parent, self.whole.qualified)
+
+    def new_names(self) -> list[str]:
+        """The quoted names that have to be free: of the new partition and its indexes, the periods and the logs."""
+        names = [self.building, *self._partition_names(), *(new_name(each.name) for each in self.shared)]
+        quoted = [quote(self.table.schema, name) for name in dict.fromkeys(names)]
+        return [*quoted, self.log.name, self.later.name, self.pages.state]
+
+    def undo(self) -> tuple[Statement, ...]:
+        """From wherever it came to: each statement finds out whether it is still needed."""
+        if self.table.primary_key is None:
+            return ()
+        early = f"NOT {self._swapped}"
+        return (
+            *self._foreign_keys(),
+            *self._checked([self._of_history(self.name), *self._of_rest()], early),
+            self._follow(),
+            self._verify_back(),
+            self._swap_back(),
+            self._silence(),
+            self._drop_parent(),
+            self._drop_logs(),
+            self._drop_checks(),
+            *(self._again(each)[at] for each in self.table.foreign_keys for at in (0, 1)),
+        )
+
+    def _again(self, each: Constraint) -> tuple[Statement, Statement]:
+        """Nothing of that name is left once the step itself was taken back."""
+        return self._again_of_whole(each, [self.name, *self.others], is_gone(self.name))
+
+    def _follow(self) -> Statement:
+        return Statement(
+            self.later.replay(self.parent, self.name),
+            f"replay into {self.kept_name} what was written since the swap",
+            "ACCESS SHARE",
+            self.parent,
+            long=True,
+            repeats=True,
+            unless=f"NOT {self._swapped}",
+        )
+
+    def _verify_back(self) -> Statement:
+        return Statement(
+            verification.verify(self.table, self.key, (self.first, self.last), self.later, self.parent, self.name),
+            f"the same rows by number and checksum in each {self.first.every}, in one snapshot",
+            "ACCESS SHARE",
+            self.parent,
+            long=True,
+            unless=f"NOT {self._swapped}",
+            first=self.later.replay(self.parent, self.name),
+        )
+
+    def _swap_back(self) -> Statement:
+        whole = self.whole.qualified
+        commands = self._meet(self.later, self.parent, self.name)
+        commands += [_enforced(each, self.name) for each in self.table.foreign_keys]
+        commands += self._stop_whole(self.later, self.parent, self.name)
+        commands += self._one_by_one()
+        commands += [
+            f"ALTER TABLE {whole} DETACH PARTITION {self.parent}",
+            f"ALTER TABLE {whole} ATTACH PARTITION {self.name} FOR VALUES FROM (MINVALUE) TO ({self.bound})",
+        ]
+        for each in self.table.foreign_keys:
+            commands += recreate.comment(f"CONSTRAINT {quote(each.name)} ON {self.name}", each.comment)
+        commands += [self._published(each.name, each.rows, each.columns) for each in self._publications()]
+        return Statement(
+            script(commands),
+            "the swap back, with the last changes replayed in it: the history is one partition again",
+            EXCLUSIVE,
+            self._locked(),
+            unless=f"NOT {self._swapped}",
+            first=self.later.replay(self.parent, self.name),
+        )
+
+    def _drop_checks(self) -> Statement:
+        checks = [self._of_history(self.name), *self._of_rest()]
+        return Statement(
+            script([f"ALTER TABLE {place} DROP CONSTRAINT IF EXISTS {quote(name)}" for place, name, _ in checks]),
+            "the CHECKs have served",
+            EXCLUSIVE,
+            " and ".join(place for place, *_ in checks),
+            unless=" AND ".join(f"NOT {_has(name, place)}" for place, name, _ in checks),
+        )
+
+
+def _enforced(each: Constraint, place: str) -> str:
+    return f"ALTER TABLE {place} ADD CONSTRAINT {quote(each.name)} {not_valid(each.definition)}"
+
+
+def _has(constraint: str, table: str) -> str:
+    """The condition that a constraint of that bare name is on the table of that quoted one."""
+    return (
+        "EXISTS (SELECT FROM pg_catalog.pg_constraint "
+        f"WHERE conrelid = to_regclass({literal(table)}) AND conname = {literal(constraint)})"
+    )
+
+
+def is_part(partition: str, whole: str) -> str:
+    """The condition that the one is a partition of the other, both by their quoted names."""
+    return (
+        "EXISTS (SELECT FROM pg_catalog.pg_inherits "
+        f"WHERE inhrelid = to_regclass({literal(partition)}) AND inhparent = to_regclass({literal(whole)}))"
+    )
