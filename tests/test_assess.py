@@ -444,14 +444,15 @@ class TestOtherVersions:
 
 PARTITIONED = """
 CREATE TABLE {name} (at {type} NOT NULL, what text) PARTITION BY RANGE (at);
-CREATE TABLE {name}_old PARTITION OF {name} FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+CREATE TABLE {name}_old PARTITION OF {name} FOR VALUES FROM (MINVALUE) TO ('2020-01-01') PARTITION BY RANGE (at);
+CREATE TABLE {name}_2019 PARTITION OF {name}_old FOR VALUES FROM ('2019-01-01') TO ('2020-01-01');
 CREATE TABLE {name}_last PARTITION OF {name} FOR VALUES FROM ({start}) TO ({end});
 """
 MONTH = "date_trunc('month', now() AT TIME ZONE 'UTC')::date"
 
 
 class TestPartitionedTables:
-    """Any that is partitioned by range of a time, whoever made it."""
+    """Any that is partitioned by range of a time, whoever made it; what is one's part has its next periods there."""
 
     @staticmethod
     def make(target, name, *, start, end, default=True, type_="date"):

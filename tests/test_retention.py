@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from playbook import maintaining, undoing
+from playbook import finishing, maintaining, undoing
 from playbook.changes.partitioning.periods import Period, Span
 from playbook.detachments import Detachments
 from playbook.errors import PlanError
@@ -122,6 +122,25 @@ def test_what_was_changed_since_it_was_detached_is_not_dropped(kept_for):
         assert said in told[name].said, told[name]
     assert one.failed
     assert stand(shop)[1] == set(names[:-1])
+
+
+def test_months_that_a_history_was_split_into_are_retired_once_undo_cannot_return_it(attached):
+    shop, july = attached, datetime(2026, 7, 1, tzinfo=UTC)
+    shop.plan.write_text(shop.plan.read_text().replace("every: month", f"every: month\n        {RETENTION}"))
+    (split,) = finishing.finish(shop.context(), apply=True)
+    assert (split.error, split.said) == ("", finishing.SPLIT)
+    waits = "is left alone with its partitions until `playbook finish` has given up public.entries_history"
+    assert maintain(shop, july) == {"entries_history_partitioned": f"{waits}, which undo returns"}
+    written = shop.execute("SELECT id FROM entries WHERE at >= '2026-04-01Z' ORDER BY id")
+    finishing.finish(shop.context(), apply=True)
+    done = maintain(shop, july)
+    assert done.pop("entries_before_2026_01").startswith("is left alone: it has no beginning")
+    assert {name: said.partition(" with")[0] for name, said in done.items()} == {
+        f"entries_2026_{month:02}": "detached" for month in range(1, 4)
+    }
+    assert shop.execute("SELECT id FROM entries ORDER BY id") == written
+    assert maintain(shop, july + timedelta(days=8))["entries_2026_01"].startswith("dropped, ")
+    assert shop.execute("SELECT to_regclass('entries_2026_01'), count(*) FROM entries") == [(None, len(written))]
 
 
 @pytest.mark.exhaustive

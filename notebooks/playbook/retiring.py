@@ -29,6 +29,11 @@ class Retired:
     failed: bool = False
 
 
+_LEFT_ALONE = "is left alone whatever its age: it is the table as it was, which undo returns"
+_NO_BEGINNING = "is left alone: it has no beginning, and so nothing says how old its rows are"
+_FOLLOWED = "is left alone with its partitions until `playbook finish` has given up {follows}, which undo returns"
+
+
 class Retention:
     """The retention of one table. Nothing is dropped that the record does not hold as detached by the playbook."""
 
@@ -77,14 +82,27 @@ class Retention:
             return retention.read(connection, self._table)
 
     def _due(self) -> list[Part]:
+        """A history that was split stays whole as long as undo might have to return it."""
         limit = self._change.spec.retention
         assert limit is not None
-        return self._parts().expired(limit.before(self._now.date()))
+        follows = self._follows()
+        expired = self._parts().expired(limit.before(self._now.date()))
+        return [part for part in expired if part.within is None or not follows]
 
     def _left_alone(self) -> list[Retired]:
-        whole = [part for part in self._parts().ranges if part.low is None]
-        said = "is left alone whatever its age: it is the table as it was, which undo returns"
-        return [Retired(part.name, said) for part in whole]
+        follows = self._follows()
+        parts = self._parts().ranges
+        found = [Retired(part.name, _LEFT_ALONE if part.name == follows else _NO_BEGINNING)
+                 for part in parts if part.low is None and part.within is None]  # fmt: skip
+        if not follows:
+            return [*found, *(Retired(part.name, _NO_BEGINNING) for part in parts if part.low is None and part.within)]
+        within = {part.within: None for part in parts if part.within}
+        return [*found, *(Retired(name, _FOLLOWED.format(follows=follows)) for name in within)]
+
+    def _follows(self) -> str | None:
+        """The quoted name of the history while it stands, as a partition or beside what it was split into."""
+        with self._context.connect() as connection:
+            return self._change.history(connection)
 
     def _each(self, work: Any, subject: Any) -> Retired | None:
         name = subject.name if isinstance(subject, Part) else subject.relation

@@ -95,13 +95,19 @@ def default_partitions(session: Session) -> Iterator[Answer]:
 
 
 def _by_time(catalog: Catalog) -> list[Ranges]:
-    """Every table that is partitioned by range of a date or timestamp column."""
+    """Every table that is partitioned by range of a date or timestamp column, and is no part of such a one by the same.
+
+    That one has the next partition.
+    """
     found = []
     parts: dict[tuple[str, str], list[Table]] = {}
     for table in catalog.tables:
         if table.partition_bound and table.parent:
             parts.setdefault(table.parent, []).append(table)
     for table in catalog.tables:
+        above = catalog.table(*table.parent) if table.parent else None
+        if above and above.partition_key == table.partition_key:
+            continue
         match = _KEY.fullmatch(table.partition_key or "")
         column = match and table.column(match["column"].strip('"').replace('""', '"'))
         if column and column.type.startswith(("date", "timestamp")):

@@ -19,11 +19,18 @@ _BOUNDS = re.compile(
     r"TO \('(?P<high>\d{4}-\d\d-\d\d)( 00:00:00(\+00)?)?'\)"
 )
 _PENDING = "h.inhdetachpending"  # from 14 on
+# Those of a history that was split into periods are among them.
 _PARTITIONS = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.oid::text, pg_get_expr(c.relpartbound, c.oid),
-       {pending}, c.relkind::text
+       {pending}, c.relkind::text,
+       CASE WHEN p.relispartition THEN quote_ident(pn.nspname) || '.' || quote_ident(p.relname) END
 FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE h.inhparent = to_regclass(%s)
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class p ON p.oid = h.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+WHERE h.inhparent = to_regclass(%(parent)s)
+   OR p.relispartition AND pg_get_expr(p.relpartbound, p.oid) LIKE 'FOR VALUES FROM (MINVALUE)%%'
+      AND pg_get_partkeydef(p.oid) = pg_get_partkeydef(to_regclass(%(parent)s))
+      AND p.oid IN (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass(%(parent)s))
 """
 _REFERENCES = """
 SELECT conrelid::regclass::text FROM pg_catalog.pg_constraint
@@ -42,6 +49,7 @@ class Part:
     """A partition between two days of UTC; `low` is None for one that has no beginning, as the history has none.
 
     `oid` tells it from another table that bears its quoted `name` later. `pending`: its detaching was interrupted.
+    `within` is the quoted name of the partition that it is a part of, None for one of the table itself.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Part:
     low: date | None
     high: date
     pending: bool
+    within: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,19 +89,21 @@ def read(connection: psycopg.Connection[Any], parent: str) -> Parts:
     pending = _PENDING if connection.info.server_version >= 140000 else "false"
     with connection.transaction():
         connection.execute(attributes_queries.SETTINGS.encode())
-        rows = connection.execute(_PARTITIONS.format(pending=pending).encode(), [parent]).fetchall()
+        query = _PARTITIONS.format(pending=pending).encode()
+        rows = connection.execute(query, {"parent": parent}).fetchall()
     found, default = [], None
-    for name, oid, bounds, is_pending, kind in rows:
+    for name, oid, bounds, is_pending, kind, within in rows:
         default = name if bounds == "DEFAULT" else default
         match = _BOUNDS.fullmatch(bounds or "")
         if match and kind == "r":
             low = date.fromisoformat(match["low"]) if match["low"] else None
-            found.append(Part(name, oid, low, date.fromisoformat(match["high"]), is_pending))
+            found.append(Part(name, oid, low, date.fromisoformat(match["high"]), is_pending, within))
     return Parts(tuple(found), default, connection.info.server_version)
 
 
 def detach(parent: str, part: Part, *, default: str | None, server_version: int) -> Statement:
     """Beside readers and writers where the server can do that: from 14 on, and never beside a default partition."""
+    parent, default = (part.within, None) if part.within else (parent, default)
     if part.pending:
         how = " FINALIZE"
     elif default is None and server_version >= 140000:
