@@ -24,7 +24,9 @@ Direction = Literal["apply", "undo"]
 State = Literal["", "intent", "done"]
 UNDER_WAY_S = 5.0
 """How long a COMMIT that got no answer is given; what comes of a later one, the next run finds out."""
-_BACKEND = "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = ? AND backend_start::text = ?"
+DELIVERED_S = 1.0
+"""After this time a backend that waits for its client's next word will not get it: the network has lost it."""
+_BACKEND = "SELECT state FROM pg_catalog.pg_stat_activity WHERE pid = ? AND backend_start::text = ?"
 APPLIED = frozenset({"applied", "applying", "undoing"})
 """The statuses of a step of which something may stand on the target."""
 
@@ -207,16 +209,22 @@ class StatementRecord:
 
     def confirmed(self) -> bool:
         """Whether the done row was committed; a COMMIT that may be under way still is waited for, `UNDER_WAY_S`."""
-        deadline = time.monotonic() + UNDER_WAY_S
-        while self.joins and self._at_work() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        if self.joins:
+            self._await_backend()
         return self.journal.sent(self.step, self.direction, self.position).state == "done"
 
-    def _at_work(self) -> bool:
-        """Whether the backend that the statement was sent to is there."""
+    def _await_backend(self) -> None:
+        """Returns once the backend that the statement was sent to is gone; one that hears nothing more is ended."""
         sent = self.journal.sent(self.step, self.direction, self.position)
-        with self.journal.store.session() as execute:
-            return bool(execute(_BACKEND, (sent.backend_pid, sent.backend_start)))
+        lost = time.monotonic()
+        while time.monotonic() < lost + UNDER_WAY_S:
+            with self.journal.store.session() as execute:
+                states = execute(_BACKEND, (sent.backend_pid, sent.backend_start))
+                if not states:
+                    return
+                if states[0][0] == "idle in transaction" and time.monotonic() > lost + DELIVERED_S:
+                    execute("SELECT pg_catalog.pg_terminate_backend(?)", (sent.backend_pid,))
+            time.sleep(0.02)
 
     def _write(self, execute: Callable[..., list[Any]], state: State, pid: int, start: str) -> None:
         values = (self.step, self.direction, self.position, self.statement.sql, state, pid, start)
