@@ -29,6 +29,7 @@ FLOORS = [
     {"saved"},
     {"refreshes", "detachments"},
     {"context"},
+    {"backends"},
     {"apply", "step"},
     {"standing"},
     {"finishing", "matrix", "refreshing", "reviewing", "trial", "undoing"},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import threading
 import time
 
 import psycopg
@@ -125,6 +128,58 @@ def test_a_table_that_is_emptied_or_written_anew_meanwhile(copied, when):
     copied.execute("INSERT INTO entries (note, at) VALUES ('third', '2026-03-31 23:59:59.999999+00')")
     written = rows(copied)
     undone(copied)
+    assert rows(copied) == written
+
+
+@pytest.mark.parametrize(("duty_pct", "at_once"), [(100, 2), (50, 1)])
+def test_indexes_are_built_beside_each_other_unless_others_are_to_be_spared(copied, monkeypatch, duty_pct, at_once):
+    change_plan(copied, COPY_PLAN, f"{COPY_PLAN}\n        duty_pct: {duty_pct}")
+    intent, done, meeting = StatementRecord.intent, StatementRecord.done, threading.Barrier(2)
+    at_work, most = set(), []
+
+    def begun(record, *arguments):
+        intent(record, *arguments)
+        at_work.add(record.position)
+        if at_once == 2 and record.statement.purpose.startswith(("what entries_at ", "what entries_person_at ")):
+            meeting.wait(30)
+        most.append(len(at_work))
+
+    def ended(record, *arguments):
+        done(record, *arguments)
+        at_work.discard(record.position)
+
+    monkeypatch.setattr(StatementRecord, "intent", begun)
+    monkeypatch.setattr(StatementRecord, "done", ended)
+    written = rows(copied)
+    applied = copied.playbook().phase("1").apply()
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert max(most) == at_once
+    undone(copied)
+    assert rows(copied) == written
+
+
+def test_ctrl_c_ends_all_that_is_at_work_and_the_next_run_goes_on(copied):
+    """Two indexes wait for somebody who writes to the copy; nobody but the main thread hears of Ctrl-C."""
+    with copied.target.connect() as writer, pytest.MonkeyPatch.context() as patch:
+        intent, ours = StatementRecord.intent, []
+
+        def begun(record, *arguments):
+            if record.statement.beside == "indexes":
+                ours.append(record.position)
+                if len(ours) == 1:
+                    writer.execute("BEGIN; LOCK TABLE entries_partitioned IN ROW EXCLUSIVE MODE")
+                else:
+                    os.kill(os.getpid(), signal.SIGINT)
+            intent(record, *arguments)
+
+        patch.setattr(StatementRecord, "intent", begun)
+        with pytest.raises(KeyboardInterrupt):
+            copied.playbook().phase("1").apply()
+        assert len(ours) == 2
+        assert copied.execute("SELECT count(*) FROM pg_locks WHERE NOT granted") == [(0,)]
+    written = rows(copied)
+    applied = copied.playbook().phase("1").apply()
+    assert states(applied) == {STEP: "applied"}, reason(applied)
     assert rows(copied) == written
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from itertools import groupby
 from typing import Any
 
 import psycopg
 
+from playbook.backends import await_backend, await_backends
 from playbook.changes import kinds
 from playbook.changes.change import Change
 from playbook.context import Context
 from playbook.errors import Drifted, Interrupted, LockNotGranted, StepError
-from playbook.journal import APPLIED, Entry, Sent
+from playbook.journal import APPLIED, Entry
 from playbook.refreshes import Refresh, Refreshes
 from playbook.target.execute import UNRECORDED, execute
 from playbook.target.server_errors import masked
 from playbook.target.sql import Statement, literal
 
+AT_ONCE = 2
+"""Statements that run beside each other: few servers have fewer cores, and of many the rest is for others."""
 _LOST = ("08", "57P")
 """How the codes of errors begin after which the connection is gone."""
 
@@ -32,9 +38,9 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
     started = time.monotonic()
     before = context.journal.entry(step)
     entry = _begin(context, step, change, evidence)
-    for position, statement in enumerate(entry.statements):
+    for positions in _side_by_side(entry.statements):
         try:
-            apply_statement(context, step, change, position, statement)
+            _apply_statements(context, entry, change, positions)
         except Interrupted:
             raise
         except StepError as error:
@@ -117,6 +123,39 @@ def _goes_on(context: Context, entry: Entry, change: Change) -> bool:
     return same or change.stands().standing == "exists"
 
 
+def _side_by_side(statements: Sequence[Statement]) -> list[list[int]]:
+    """The positions, in order; those together whose statements may run beside each other."""
+    positions = range(len(statements))
+    return [list(each) for _, each in groupby(positions, lambda at: statements[at].beside or at)]
+
+
+def _apply_statements(context: Context, entry: Entry, change: Change, positions: list[int]) -> None:
+    """Some at once, unless others are to be spared; each has its own record in the journal, so it resumes by itself.
+
+    After one that fails no other is begun; it is raised once those under way have ended.
+    """
+    work = [(context, entry.step, change, position, entry.statements[position]) for position in positions]
+    at_once = min(len(work), AT_ONCE if change.throttle().duty_pct == 100 else 1)
+    if at_once == 1:
+        for each in work:
+            apply_statement(*each)
+        return
+    with ThreadPoolExecutor(at_once, "apply") as threads:
+        running = [threads.submit(apply_statement, *each) for each in work]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C, which only this thread hears of
+            threads.shutdown(wait=False, cancel_futures=True)
+            while not all(each.done() for each in running):
+                context.sessions.stop()
+                time.sleep(0.05)
+            raise
+        threads.shutdown(cancel_futures=True)
+    for each in running:
+        if not each.cancelled():
+            each.result()
+
+
 def apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:
     """Runs one statement of the step's entry, unless it is done already."""
     record = context.journal.record(step, "apply", position, statement)
@@ -128,7 +167,7 @@ def apply_statement(context: Context, step: str, change: Change, position: int, 
         return
     context.ensure_held()
     if sent.state == "intent":
-        _await_backend(context, sent, statement)
+        await_backend(context, sent, statement)
     with context.connect() as connection:
         outcome = change.outcome(connection, statement)
         if outcome == "done" and (sent.state == "intent" or statement.unless):
@@ -164,29 +203,6 @@ def _mend(context: Context, change: Change, statement: Statement) -> None:
 def _remove(context: Context, remedy: Statement) -> None:
     context.progress(remedy.purpose)
     execute(context.connect, remedy, UNRECORDED, policy=context.policy, progress=context.progress)
-
-
-def await_backends(context: Context, entry: Entry, *, cancel: bool = False) -> None:
-    """Waits for what a killed run has left at work, or cancels it."""
-    for position, statement in enumerate(entry.statements):
-        sent = context.journal.sent(entry.step, "apply", position)
-        if sent.state == "intent":
-            _await_backend(context, sent, statement, cancel=cancel)
-
-
-def _await_backend(context: Context, sent: Sent, statement: Statement, *, cancel: bool = False) -> None:
-    """A killed client leaves its backend at work. To apply, it may end our own work; to undo, it is cancelled.
-
-    One that has nothing to do is ended: its client is lost behind a network that has not noticed yet.
-    """
-    at_work = "SELECT state <> 'idle' FROM pg_catalog.pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
-    with context.connect() as connection:
-        while row := connection.execute(at_work, [sent.backend_pid, sent.backend_start]).fetchone():
-            if cancel or row[0] is False:
-                end = "pg_cancel_backend" if row[0] else "pg_terminate_backend"
-                connection.execute(f"SELECT pg_catalog.{end}(%s)".encode(), [sent.backend_pid])
-            context.progress(f"{statement.purpose}: waiting for backend {sent.backend_pid} of the interrupted run")
-            time.sleep(0.5)
 
 
 def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason: str = "") -> None:
@@ -249,7 +265,7 @@ def undo_statement(context: Context, entry: Entry, position: int, statement: Sta
         return
     context.ensure_held()
     if sent.state == "intent":
-        _await_backend(context, sent, statement)
+        await_backend(context, sent, statement)
         if not statement.unless and not _present(context, entry):
             return
     if statement.unless and _holds(context, statement.unless):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from playbook.target.catalog import Catalog
 from playbook.target.connect import Target
 from playbook.target.execute import LockPolicy
 from playbook.target.opening import open_target
+from playbook.target.sessions import Sessions
 
 if TYPE_CHECKING:
     from playbook.service.standing import Standing
@@ -47,6 +48,7 @@ class Context:
     catalog: Catalog
     names: Names
     journal: Journal
+    sessions: Sessions
     policy: LockPolicy = field(default_factory=LockPolicy)
     progress: Progress = silent
     saved: SavedPlan | None = None
@@ -76,8 +78,8 @@ class Context:
             self.services.close()
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A new session named after the run, so that whoever meets it in pg_stat_activity knows it."""
-        return self.target.connect(application_name=f"playbook {self.run_id}"[:63])
+        """A session named after the run, so that whoever meets it in pg_stat_activity knows it."""
+        return self.sessions.connect()
 
     def refresh(self) -> None:
         """Reads the catalog anew."""
@@ -88,6 +90,8 @@ class Context:
     @contextmanager
     def hold(self, what: str) -> Iterator[None]:
         """Holds the target for this process: `apply` while statements run, `run` for a whole headless run.
+
+        While statements run, sessions are used again.
 
         Raises:
             Busy: another process holds it; the message says who.
@@ -104,7 +108,8 @@ class Context:
             )
             self._held.append(connection)
             try:
-                yield
+                with self.sessions.kept() if what == "apply" else nullcontext():
+                    yield
             finally:
                 self._held.remove(connection)
 
@@ -137,12 +142,14 @@ def open_context(settings: Settings, progress: Progress = silent) -> Context:
         check_changeable(target)
     with target.connect() as connection:
         catalog = catalogs.read(connection)
-    store = FileStore(settings.journal, target.connect) if settings.journal else TargetStore(target.connect)
+    sessions = Sessions(target, f"playbook {settings.run_id}"[:63])
+    store = FileStore(settings.journal, target.connect) if settings.journal else TargetStore(sessions.connect)
     names = Names(catalog, settings.map, plan.map)
     names.check_mapping()
     check_use(settings.map, plan, catalog)
     saved = read_saved(settings.saved) if settings.saved else None
-    return Context(settings, target, plan, catalog, names, Journal(store, plan.name), progress=progress, saved=saved)
+    journal = Journal(store, plan.name)
+    return Context(settings, target, plan, catalog, names, journal, sessions, progress=progress, saved=saved)
 
 
 def check_changeable(target: Target) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from playbook.apply import apply_statement, await_backends, undo_statement
+from playbook.apply import apply_statement, undo_statement
+from playbook.backends import await_backends
 from playbook.changes.partition import Partition
 from playbook.changes.partitioning.finish import Finish
 from playbook.context import Context

@@ -76,31 +76,43 @@ class Target:
         return f"{user}@{host}:{port}/{database}"
 
     def connect(
-        self, *, autocommit: bool = True, application_name: str = "playbook", dbname: str | None = None
+        self,
+        *,
+        autocommit: bool = True,
+        application_name: str = "playbook",
+        dbname: str | None = None,
+        kind: type[psycopg.Connection[Any]] | None = None,
     ) -> psycopg.Connection[Any]:
         """A new session, times in UTC, statements never prepared on the server.
 
         Behind a transaction pooler nothing is SET on the session, since the next client would inherit it: there each
-        transaction sets the same for itself.
+        transaction sets the same for itself, whatever `kind` of connection is asked for.
 
         Raises:
             Unreachable: no connection; the message says why and holds no password.
         """
         pooled = self.server is not None and self.server.pooled
-        connection = self._open(autocommit, application_name, dbname, PooledConnection if pooled else None)
-        path = {"search_path": self.search_path} if self.search_path else {}
+        connection = self._open(autocommit, application_name, dbname, PooledConnection if pooled else kind)
         if isinstance(connection, PooledConnection):
-            settings = {name: literal(text) for name, text in _SETTINGS.items()} | path
+            settings = {name: literal(text) for name, text in _SETTINGS.items()} | self._path
             connection.local = "; ".join(f"SET LOCAL {name} = {text}" for name, text in settings.items())
         else:
-            settings = _SETTINGS | path
-            connection.execute(
-                f"{OWN} " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
-                [text for pair in settings.items() for text in pair],
-            )
+            self.settle(connection)
             if not autocommit:
                 connection.commit()
         return connection
+
+    def settle(self, connection: psycopg.Connection[Any]) -> None:
+        """Sets what every session works with."""
+        settings = _SETTINGS | self._path
+        connection.execute(
+            f"{OWN} " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
+            [text for pair in settings.items() for text in pair],
+        )
+
+    @property
+    def _path(self) -> dict[str, str]:
+        return {"search_path": self.search_path} if self.search_path else {}
 
     def _open(
         self, autocommit: bool, application_name: str, dbname: str | None, kind: type[psycopg.Connection[Any]] | None

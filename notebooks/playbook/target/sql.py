@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 OWN = "SELECT /* playbook */"
@@ -71,6 +71,8 @@ class Statement:
 
     One that `repeats` is sent again and again, each time in a transaction of its own, until its last row says so: that
     row is (finished, done or NULL, total, unit). `first` is run in that way, and recorded nowhere, before each try.
+    Neighbours that stand `beside` each other, under the same word, may run at the same time: no lock of one conflicts
+    with what another holds.
     """
 
     sql: str
@@ -85,6 +87,7 @@ class Statement:
     guarded: bool = False
     repeats: bool = False
     first: str = ""
+    beside: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         if self.language != "sql":

@@ -57,7 +57,7 @@ class Copy(Exchange):
             self._listen(),
             self.pages.copy(),
             *self._indexes(),
-            self._analyze_sparsely(),
+            *self._analyze_sparsely(),
             self._listen_later(),
             self._replay(),
             self._verify(),

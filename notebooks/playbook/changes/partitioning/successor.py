@@ -8,7 +8,7 @@ from datetime import date
 
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Index
-from playbook.changes.partitioning.conversion import Conversion, is_there, new_name, script
+from playbook.changes.partitioning.conversion import CONCURRENT, Conversion, is_there, new_name, script
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound
 from playbook.target.sql import Statement, literal, quote
@@ -99,6 +99,7 @@ class Successor(Conversion):
             self.parent,
             long=True,
             unless=is_there(quote(self.table.schema, new_name(index.name))),
+            beside="" if index is self.table.primary_key or index.constraint else "indexes",
         )
 
     def _locals(self) -> list[Index]:
@@ -114,16 +115,16 @@ class Successor(Conversion):
             self.parent,
             long=True,
             unless=is_there(quote(self.table.schema, recreate.local_name(index, names[-1]))),
+            beside="" if index.replica_identity else "indexes",
         )
 
-    def _analyze_sparsely(self) -> Statement:
+    def _analyze_sparsely(self) -> tuple[Statement, ...]:
         """The whole as ever; its partitions with a lower target where that would have most of their rows read.
 
         Together they still tell more than the table did by itself. Before PostgreSQL 18 neither goes without the other.
         """
-        whole = self._analyze(self.parent)
         if self.table.server_version < 180000:
-            return whole
+            return (self._analyze(self.parent),)
         target = "current_setting('default_statistics_target')::int"
         sample = SHARE_SAMPLED * ROWS_PER_TARGET * self.made
         share = f"coalesce(nullif(reltuples, -1) / {sample}, {target})::int"
@@ -131,8 +132,9 @@ class Successor(Conversion):
         commands = [
             f"SELECT set_config('default_statistics_target', {lower}::text, true)\n"
             f"  FROM pg_catalog.pg_class WHERE oid = to_regclass({literal(self.name)})",
-            whole.sql,
-            "SET LOCAL default_statistics_target TO DEFAULT",
-            f"ANALYZE ONLY {self.parent}",
+            f"ANALYZE {', '.join(quote(self.table.schema, name) for name in self._partition_names())}",
         ]
-        return replace(whole, sql=script(commands))
+        partitions = Statement(
+            script(commands), "statistics of each partition", CONCURRENT, self.parent, long=True, beside="statistics"
+        )
+        return (replace(self._analyze(f"ONLY {self.parent}"), relation=self.parent, beside="statistics"), partitions)
