@@ -43,6 +43,7 @@ from playbook.journal import StatementRecord
 from playbook.phase import Playbook
 from playbook.settings import DEFAULT_PLAN
 from playbook.target import repeating
+from playbook.target.sessions import Sessions
 
 TOO_LONG = pytest.mark.exhaustive
 
@@ -183,15 +184,15 @@ def test_ctrl_c_ends_all_that_is_at_work_and_the_next_run_goes_on(copied):
     assert rows(copied) == written
 
 
-def struck_between_chunks(shop, monkeypatch, strike):
-    """Applies with chunks of three pages, and strikes before the third of them; how many chunks were begun in all."""
+def struck_between_chunks(shop, monkeypatch, strike, at=4):
+    """Applies with chunks of three pages, and strikes before one of the rounds; how many were begun in all."""
     monkeypatch.setattr(pages, "PAGES", 3)
     intent, begun = StatementRecord.intent, []
 
     def counting(record, *arguments):
         if COPY in record.statement.sql:
             begun.append(record)
-            if len(begun) == 3:
+            if len(begun) == at:
                 strike()
         intent(record, *arguments)
 
@@ -201,31 +202,82 @@ def struck_between_chunks(shop, monkeypatch, strike):
     return applied, len(begun)
 
 
+def halves(shop):
+    """The next page of each, and where each ends."""
+    return shop.execute("SELECT page, pages FROM entries_copying ORDER BY half")
+
+
 def test_a_copy_goes_on_from_the_chunk_at_which_it_was_interrupted(copied):
+    """Its halves one after the other, since others are to be spared."""
+    change_plan(copied, COPY_PLAN, f"{COPY_PLAN}\n        duty_pct: 99")
+
     def interrupt():
         copied.execute("UPDATE entries SET at = at - interval '100 days', amount = NULL WHERE id % 45 = 0")
         raise Interrupted("the connection failed")
 
     with pytest.MonkeyPatch.context() as patch:
         applied, begun = struck_between_chunks(copied, patch, interrupt)
-    assert (states(applied), begun) == ({STEP: "failed"}, 3)
-    page, pages = copied.execute("SELECT page, pages FROM entries_copying")[0]
-    assert (page, pages > 12) == (6, True)
+    assert (states(applied), begun) == ({STEP: "failed"}, 4)
+    (page, half), (begins, end) = halves(copied)
+    assert (page, begins, end > 15) == (6, half, True)  # one round begins the copy, and two have copied
     written = rows(copied)
     with pytest.MonkeyPatch.context() as patch:
         applied, begun = struck_between_chunks(copied, patch, lambda: None)
-    assert (states(applied), begun) == ({STEP: "applied"}, -(-(pages - 6) // 3)), reason(applied)
+    rounds = -(-(half - 6) // 3) + -(-(end - half) // 3)
+    assert (states(applied), begun) == ({STEP: "applied"}, rounds), reason(applied)
     assert rows(copied) == written
 
 
+@pytest.mark.parametrize("at", [3, 7, pytest.param(8, marks=TOO_LONG), pytest.param(9, marks=TOO_LONG)])
+def test_halves_that_are_copied_at_once_go_on_where_each_was_interrupted(copied, at):
+    def interrupt():
+        raise Interrupted("the connection failed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        applied, _ = struck_between_chunks(copied, patch, interrupt, at)
+    assert states(applied) == {STEP: "failed"}
+    copied.execute("UPDATE entries SET at = at - interval '100 days', amount = NULL WHERE id % 45 = 0")
+    written = rows(copied)
+    with pytest.MonkeyPatch.context() as patch:
+        applied, _ = struck_between_chunks(copied, patch, lambda: None)
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert rows(copied) == written
+
+
+def test_a_half_that_fails_ends_the_other_and_what_was_made_is_taken_back(copied, snapshot):
+    """The other waits for somebody who keeps it from a partition, and would do so for an hour."""
+    as_found, written = snapshot(copied.target), rows(copied)
+    go_on = Sessions.go_on
+    with copied.target.connect() as blocker, pytest.MonkeyPatch.context() as patch:
+
+        def fail():
+            blocker.execute("BEGIN; LOCK TABLE entries_2026_01, entries_2026_05 IN SHARE MODE")
+            raise psycopg.errors.DiskFull("could not extend file")
+
+        patch.setattr(Sessions, "go_on", lambda sessions: (blocker.rollback(), go_on(sessions)))
+        with pytest.MonkeyPatch.context() as inner:
+            applied, _ = struck_between_chunks(copied, inner, fail)
+    assert states(applied) == {STEP: "failed"}
+    assert "could not extend file" in reason(applied)
+    assert (rows(copied), snapshot(copied.target)) == (written, as_found)
+
+
+@pytest.mark.parametrize("duty_pct", [100, 99])
 @pytest.mark.parametrize(
-    "sql", ["VACUUM FULL entries", pytest.param("CLUSTER entries USING entries_at", marks=TOO_LONG)]
+    ("sql", "at"),
+    [
+        ("VACUUM FULL entries", 4),
+        ("VACUUM FULL entries", 8),
+        *(pytest.param("CLUSTER entries USING entries_at", at, marks=TOO_LONG) for at in range(2, 12)),
+    ],
 )
-def test_a_table_that_gets_another_file_between_two_chunks_is_copied_anew(copied, sql):
+def test_a_table_that_gets_another_file_between_two_chunks_is_copied_anew(copied, sql, at, duty_pct):
+    """Whichever half is at work then, and whether the other has come to its end or not."""
+    change_plan(copied, COPY_PLAN, f"{COPY_PLAN}\n        duty_pct: {duty_pct}")
     copied.execute("DELETE FROM entries WHERE id % 10 = 0")
     written = rows(copied)
     with pytest.MonkeyPatch.context() as patch:
-        applied, _ = struck_between_chunks(copied, patch, lambda: copied.execute(sql))
+        applied, _ = struck_between_chunks(copied, patch, lambda: copied.execute(sql), at)
     assert states(applied) == {STEP: "applied"}, reason(applied)
     assert rows(copied) == written
 

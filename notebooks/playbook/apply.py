@@ -132,10 +132,10 @@ def _side_by_side(statements: Sequence[Statement]) -> list[list[int]]:
 def _apply_statements(context: Context, entry: Entry, change: Change, positions: list[int]) -> None:
     """Some at once, unless others are to be spared; each has its own record in the journal, so it resumes by itself.
 
-    After one that fails no other is begun; it is raised once those under way have ended.
+    One that fails ends those beside it, and so does Ctrl-C, of which only this thread hears.
     """
     work = [(context, entry.step, change, position, entry.statements[position]) for position in positions]
-    at_once = min(len(work), AT_ONCE if change.throttle().duty_pct == 100 else 1)
+    at_once = 1 if change.throttle().spares else min(len(work), AT_ONCE)
     if at_once == 1:
         for each in work:
             apply_statement(*each)
@@ -143,16 +143,15 @@ def _apply_statements(context: Context, entry: Entry, change: Change, positions:
     with ThreadPoolExecutor(at_once, "apply") as threads:
         running = [threads.submit(apply_statement, *each) for each in work]
         try:
-            wait(running, return_when=FIRST_EXCEPTION)
-        except BaseException:  # Ctrl-C, which only this thread hears of
+            ended, _ = wait(running, return_when=FIRST_EXCEPTION)
+        finally:
             threads.shutdown(wait=False, cancel_futures=True)
             while not all(each.done() for each in running):
                 context.sessions.stop()
                 time.sleep(0.05)
-            raise
-        threads.shutdown(cancel_futures=True)
+            context.sessions.go_on()
     for each in running:
-        if not each.cancelled():
+        if each in ended:
             each.result()
 
 

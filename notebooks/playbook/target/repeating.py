@@ -34,6 +34,11 @@ class Throttle:
     wal_mb_s: float | None = None
     duty_pct: float = 100.0
 
+    @property
+    def spares(self) -> bool:
+        """Whether others are to be spared at the cost of time."""
+        return self.duty_pct < 100 or self.wal_mb_s is not None
+
 
 class Repeating:
     """The rounds of one statement; `take` is given the answer to each, `rest` waits between two."""

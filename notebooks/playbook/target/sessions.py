@@ -81,11 +81,15 @@ class Sessions:
         return any(each.info.backend_pid == backend_pid for each in self._all if not each.closed)
 
     def stop(self) -> None:
-        """Cancels what threads have the server do; until sessions are kept anew, nothing more can be begun."""
+        """Cancels what threads have the server do; until `go_on` nothing more can be begun."""
         self._stopped = True
         for each in list(self._all):
             if not each.closed and each.info.transaction_status == TransactionStatus.ACTIVE:
                 each.cancel_safe()
+
+    def go_on(self) -> None:
+        """Ends the stop, once those threads have ended."""
+        self._stopped = False
 
     def _is_as_new(self, connection: KeptConnection) -> bool:
         try:

@@ -19,11 +19,12 @@ Why nothing is lost, doubled or reordered:
 * *A key's row is found where it lies.* The destination holds it under the partition key that it had when it was last
   copied. The next change of the row notes that very value (OLD), so the pair to be deleted is always among the key's
   entries, however often the row has moved between partitions.
-* *The bulk copy may go in pieces, each with a snapshot of its own.* A row that no entry speaks of has not changed since
-  the trigger stood, lies on the same page all the time, and is copied once, with its page. Any other row may be copied
-  once, twice (on its way to a page that is yet to be read) or not at all: its key is in the log. Pages are moved or
-  thrown away only by what gives the table a new file (VACUUM FULL, CLUSTER, TRUNCATE, a rewriting ALTER TABLE); each
-  piece looks whether the file is still the one that the first was read from, and begins anew where it is not.
+* *The bulk copy may go in pieces, each with a snapshot of its own, several at a time.* A row that no entry speaks of
+  has not changed since the trigger stood, lies on the same page all the time, and is copied once, with its page. Any
+  other row may be copied once, twice (on its way to a page yet to be read) or not at all: its key is in the log.
+  Pages are moved or thrown away only by what gives the table a new file (VACUUM FULL, CLUSTER, TRUNCATE, a rewriting
+  ALTER TABLE), which no piece goes on beside; each looks whether the file is still the one that the first was read
+  from, and where it is not the copy is begun anew.
 * *A row without a primary key cannot be told from its twin*, so such a table is refused.
 """
 

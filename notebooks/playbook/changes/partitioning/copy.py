@@ -55,7 +55,7 @@ class Copy(Exchange):
             self._build(),
             self._partitions(),
             self._listen(),
-            self.pages.copy(),
+            *self.pages.copy(),
             *self._indexes(),
             *self._analyze_sparsely(),
             self._listen_later(),

@@ -16,13 +16,17 @@ PAGES = 4096
 """Pages of the table that are copied in one transaction: 32 MB, some tenths of a second's work."""
 STATE = "_copying"
 """How the name ends of the table that says how far a copy has come."""
-COPIED = "copied by the playbook"
-"""The comment of the state's table once every page was copied."""
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Those of `table`, into the quoted `destination`; what writers change meanwhile is in the `log`."""
+    """Those of `table`, into the quoted `destination`; what writers change meanwhile is in the `log`.
+
+    Its halves may be copied at the same time: each has a row of its own in the state, and none waits for the other. It
+    is begun anew where the table has got another file. No page is being copied then, since that takes a lock that its
+    reader would be in the way of, and of the two only one does it: the first, unless that has come to its end; the
+    other then takes the whole. A half that is at its end stays so.
+    """
 
     table: Attributes
     destination: str
@@ -36,67 +40,83 @@ class Pages:
     def create(self, first: Period, last: Period) -> list[str]:
         """The commands that make it; it also keeps which periods the copy was begun for."""
         days = f"{literal(str(first.start))}, {literal(str(last.start))}"
+        rows = [f"({days}, 1, NULL, 0, NULL)", f"({days}, 2, NULL, 0, {'NULL' if self._by_range else '0'})"]
         return [
-            f"CREATE TABLE {self.state} (first date, last date, filenode oid, page bigint, pages bigint)",
-            f"INSERT INTO {self.state} VALUES ({days}, NULL, 0, 0)",
+            f"CREATE TABLE {self.state} (first date, last date, half int, filenode oid, page bigint, pages bigint)",
+            f"INSERT INTO {self.state} VALUES {', '.join(rows)}",
         ]
 
     def drop(self) -> str:
         """The command that drops it."""
         return f"DROP TABLE IF EXISTS {self.state}"
 
-    def copy(self) -> Statement:
-        """Repeats until every page that the table had at its beginning is copied."""
-        columns, source = ", ".join(recreate.column_list(self.table)), self.table.qualified
-        page = "(SELECT format('(%s,0)', {})::tid FROM {})"
+    def copy(self) -> tuple[Statement, ...]:
+        """One statement for each half; they repeat until every page that the table had at its beginning is copied."""
+        return tuple(self._copy(half) for half in ((1, 2) if self._by_range else (1,)))
+
+    def _copy(self, half: int) -> Statement:
+        source = self.table.qualified
+        same_file = f"filenode = pg_catalog.pg_relation_filenode({literal(source)})"
         commands = [
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
             f"LOCK TABLE {source} IN ACCESS SHARE MODE",
             "SET LOCAL row_security = off",
             "SET LOCAL jit = off",
-            f"DO {dollar_quoted(self._begun())}",
-            f"INSERT INTO {self.destination} ({columns}){recreate.overriding(self.table)}\n"
-            f"  SELECT {columns} FROM {source}\n"
-            f"  WHERE ctid >= {page.format('page', self.state)}\n"
-            f"    AND ctid < {page.format(f'least(page + {self._at_a_time}, pages)', self.state)}",
-            f"UPDATE {self.state} SET page = least(page + {self._at_a_time}, pages)",
-            f"DO {dollar_quoted(self._ended())}",
-            f"SELECT page >= pages, page, pages, 'pages copied' FROM {self.state}",
+            f"DO {dollar_quoted(self._round(half))}",
+            f"SELECT coalesce({same_file} AND page >= pages, false), CASE WHEN pages > 0 THEN page END, "
+            "coalesce(pages, 0), 'pages copied'\n"
+            f"  FROM {self.state} WHERE half = {half}",
         ]
+        which = f", the {'first' if half == 1 else 'second'} half" if self._by_range else ""
         return Statement(
             script(commands),
-            f"copy the rows, {self._at_a_time:,} pages at a time",
+            f"copy the rows, {self._at_a_time:,} pages at a time{which}",
             "ACCESS SHARE",
             source,
             long=True,
             repeats=True,
-            unless=f"obj_description(to_regclass({literal(self.state)}), 'pg_class') "
-            f"IS NOT DISTINCT FROM {literal(COPIED)}",
+            beside="pages",
         )
 
-    def _begun(self) -> str:
-        table = literal(self.table.qualified)
+    def _round(self, half: int) -> str:
+        table, columns = literal(self.table.qualified), ", ".join(recreate.column_list(self.table))
+        copied = (
+            f"INSERT INTO {self.destination} ({columns}){recreate.overriding(self.table)}\n"
+            f"      SELECT {columns} FROM {self.table.qualified} WHERE ctid >= $1 AND ctid < $2"
+        )
+        ended = f"EXISTS (SELECT FROM {self.state} WHERE half = {3 - half} AND page >= pages)"
+        split = f"CASE WHEN {ended} THEN blocks ELSE blocks / 2 END" if half == 1 else "0"
         return (
-            "\nBEGIN  -- with the first page, and anew where the table has got another file\n"
-            f"  IF (SELECT filenode FROM {self.state}) IS DISTINCT FROM pg_catalog.pg_relation_filenode({table}) THEN\n"
+            "\nDECLARE\n"
+            f"  file oid := pg_catalog.pg_relation_filenode({table});\n"
+            f"  blocks bigint := pg_catalog.pg_relation_size({table}) / current_setting('block_size')::int;\n"
+            f"  low bigint; high bigint; split bigint := {split};\n"
+            "BEGIN\n"
+            f"  SELECT page, least(page + {self._at_a_time}, pages) INTO low, high FROM {self.state}\n"
+            f"    WHERE half = {half} AND filenode = file;\n"
+            "  IF FOUND THEN\n"
+            f"    EXECUTE {dollar_quoted(copied)}\n"
+            "      USING format('(%s,0)', low)::tid, format('(%s,0)', high)::tid;\n"
+            f"    UPDATE {self.state} SET page = high WHERE half = {half};\n"
+            f"  ELSIF {'true' if half == 1 else ended} THEN  -- at first, and where the table has got another file\n"
             f"    {self.log.clear()};\n"
             f"    TRUNCATE {self.destination};\n"
-            f"    UPDATE {self.state} SET filenode = pg_catalog.pg_relation_filenode({table}), page = 0,\n"
-            f"      pages = pg_catalog.pg_relation_size({table}) / current_setting('block_size')::int;\n"
+            f"    UPDATE {self.state} SET filenode = file, page = CASE half WHEN 1 THEN 0 ELSE split END,\n"
+            "      pages = CASE half WHEN 1 THEN split ELSE blocks END;\n"
+            "  ELSE\n"
+            "    PERFORM pg_sleep(0.02);  -- the first half does that\n"
             "  END IF;\n"
             "END "
         )
 
-    def _ended(self) -> str:
-        return (
-            f"\nBEGIN\n  IF (SELECT page >= pages FROM {self.state}) THEN\n"
-            f"    COMMENT ON TABLE {self.state} IS {literal(COPIED)};\n  END IF;\nEND "
-        )
+    @property
+    def _by_range(self) -> bool:
+        """Before PostgreSQL 14 a range of pages is found by reading them all: there they are copied in one go."""
+        return self.table.server_version >= 140000
 
     @property
     def _at_a_time(self) -> int:
-        """Before PostgreSQL 14 a range of pages is found by reading them all: there it is copied in one go."""
-        return PAGES if self.table.server_version >= 140000 else 2**32
+        return PAGES if self._by_range else 2**32
 
 
 def state_name(table: str) -> str:
