@@ -435,6 +435,9 @@ def test_it_rests_while_a_standby_is_behind(ledger15, standby15, monkeypatch):
     change_plan(ledger15, "every: month", f"{COPY_PLAN}\n        max_lag_s: 1")
     with standby15.connect() as standby:
         standby.execute("SELECT pg_wal_replay_pause()")
+    ledger15.execute("UPDATE entries SET note = note WHERE id = 5")
+    while ledger15.execute("SELECT max(replay_lag) > '2s' FROM pg_stat_replication") != [(True,)]:
+        time.sleep(0.1)
     said = []
 
     def heard(text):
