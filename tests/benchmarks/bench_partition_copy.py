@@ -2,7 +2,8 @@
 
 2 M rows of two years (BENCH_COPY_ROWS for another number) with two secondary indexes and a light writer. Measured beside
 the copy are two other ways into the very same tables and indexes, with the same writer: the limit, a plain
-`INSERT … SELECT` with the indexes built after it, and batches of 10,000 by primary key with the indexes in place.
+`INSERT … SELECT` with the indexes built after it, and batches of 10,000 by primary key with the indexes in place. All three
+run under the server's settings as they are; the copy works with two sessions at once, as it does unless told otherwise.
 """
 
 import json
