@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from playbook.errors import PlaybookError, Unreachable
 from playbook.journal import StatementRecord
 from playbook.target import embedded
 from playbook.target.connect import Target, identify
+from playbook.target.sessions import Sessions
 
 _numbers = itertools.count(1)
 
@@ -292,7 +293,8 @@ def small_disk(admin: Target, size: str, user: str) -> Iterator[SmallDisk]:
     """A tmpfs, which takes root; empty again in the end. `user` may use it."""
     folder = Path(tempfile.mkdtemp(prefix="playbook-small-"))  # pytest's own folder is closed to the server's account
     disk = SmallDisk(admin, f"small_{admin.conninfo['dbname']}")
-    with admin.connect() as connection:
+    with admin.connect() as connection, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sessions, "kept", lambda sessions: nullcontext())  # only a new one has another default tablespace
         data = connection.execute("SELECT current_setting('data_directory')").fetchall()[0][0]
         owner = Path(data).stat()
         options = f"size={size},mode=700,uid={owner.st_uid},gid={owner.st_gid}"
