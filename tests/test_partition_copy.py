@@ -31,7 +31,8 @@ from tests.fix_conversion import (
     states,
     undone,
 )
-from tests.fix_faults import Proxy, strike_everywhere
+from tests.fix_faults import POINTS as STRIKES
+from tests.fix_faults import Proxy, strike, strike_everywhere
 from tests.killing import POINTS
 from tests.test_cli import playbook
 
@@ -260,6 +261,21 @@ def test_a_half_that_fails_ends_the_other_and_what_was_made_is_taken_back(copied
     assert states(applied) == {STEP: "failed"}
     assert "could not extend file" in reason(applied)
     assert (rows(copied), snapshot(copied.target)) == (written, as_found)
+
+
+@pytest.mark.parametrize("point", ["before_done", *(pytest.param(each, marks=TOO_LONG) for each in STRIKES[:2])])
+def test_a_server_that_dies_while_two_statements_are_at_work_is_told_of_as_ever(
+    own_ledger, own_server, snapshot, point
+):
+    change_plan(own_ledger, "every: month", COPY_PLAN)
+    as_found, written = snapshot(own_ledger.target), rows(own_ledger)
+    position = next(at for at, each in enumerate(statements(own_ledger)) if each.beside)
+    touch = "UPDATE entries SET note = note WHERE id = 5"
+    strike(own_ledger, own_server, own_server.kill, touch, ("apply", STEP, position), point)
+    applied = own_ledger.playbook().phase("1").apply()
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    undone(own_ledger)
+    assert (snapshot(own_ledger.target), rows(own_ledger)) == (as_found, written)
 
 
 @pytest.mark.parametrize("duty_pct", [100, 99])

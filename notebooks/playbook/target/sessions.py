@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -12,6 +12,9 @@ from psycopg.pq import TransactionStatus
 
 from playbook.errors import Interrupted
 from playbook.target.connect import Target
+
+CANCEL_S = 5.0
+"""How long a server may take to hear that it is to cancel something; it is told again."""
 
 
 class KeptConnection(psycopg.Connection[Any]):
@@ -85,7 +88,8 @@ class Sessions:
         self._stopped = True
         for each in list(self._all):
             if not each.closed and each.info.transaction_status == TransactionStatus.ACTIVE:
-                each.cancel_safe()
+                with suppress(psycopg.Error):  # a server that is gone has nothing at work any more
+                    each.cancel_safe(timeout=CANCEL_S)
 
     def go_on(self) -> None:
         """Ends the stop, once those threads have ended."""
