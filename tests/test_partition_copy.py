@@ -263,7 +263,8 @@ def test_a_half_that_fails_ends_the_other_and_what_was_made_is_taken_back(copied
     assert (rows(copied), snapshot(copied.target)) == (written, as_found)
 
 
-@pytest.mark.parametrize("point", ["before_done", *(pytest.param(each, marks=TOO_LONG) for each in STRIKES[:2])])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("point", STRIKES)
 def test_a_server_that_dies_while_two_statements_are_at_work_is_told_of_as_ever(
     own_ledger, own_server, snapshot, point
 ):

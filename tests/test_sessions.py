@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
+from tests import fix_faults
 
+from playbook.errors import Interrupted
 from playbook.target.sessions import Sessions
 
 BACKEND = "SELECT pg_backend_pid()"
@@ -65,3 +71,19 @@ def test_a_query_that_fails_leaves_its_session_fit_for_the_next(sessions):
         with pytest.raises(psycopg.errors.DivisionByZero), sessions.connect() as connection, connection.transaction():
             connection.execute("SELECT 1 / 0")
         assert backend(sessions) == first
+
+
+def test_those_of_a_server_that_is_gone_can_be_stopped(own_server):
+    with fix_faults.database(own_server) as target:
+        sessions = Sessions(target, "playbook kept")
+        with sessions.kept(), ThreadPoolExecutor(1) as thread:
+            connection = sessions.connect()
+            sleeping = thread.submit(connection.execute, "SELECT pg_sleep(60)")
+            while connection.info.transaction_status != TransactionStatus.ACTIVE:
+                time.sleep(0.01)
+            own_server.kill()
+            sessions.stop()
+            with pytest.raises(Interrupted):
+                sessions.connect()
+            with pytest.raises(psycopg.OperationalError):
+                sleeping.result()
