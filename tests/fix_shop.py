@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from playbook.settings import Settings
 from playbook.target import embedded
 from playbook.target.binaries import wheel_binaries
 from playbook.target.connect import Target
+from playbook.target.sql import quote
 
 PLAN = """\
 name: shop
@@ -103,6 +105,16 @@ class Shop:
         with self.target.connect() as connection:
             cursor = connection.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Sessions that begin meanwhile cannot write: an attempt is an error, though it were to be rolled back."""
+        setting = f"ALTER DATABASE {quote(self.target.server.database)} {{}} default_transaction_read_only"
+        self.execute(setting.format("SET") + " = on")
+        try:
+            yield
+        finally:
+            self.execute(f"BEGIN READ WRITE; {setting.format('RESET')}; COMMIT")
 
     def killed(self, step: str, point: str, position: int = 0, direction: str = "apply", touch: str = "") -> int:
         """Applies the step's phase, or undoes, in a process that dies at `point` of a statement; see killed_apply.py."""

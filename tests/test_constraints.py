@@ -308,9 +308,8 @@ def test_what_only_the_server_can_tell_to_be_the_same_is_asked_of_it_without_wri
     quoted = planned.replace("'", "''")
     only(shop, CHECK.replace("total >= 0 AND total < 1000", f"'{quoted}'"))
     shop.execute(f"ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK ({made})")
-    transactions = shop.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-    assert states(shop.playbook(apply=False).phase("1").check()) == {STEPS[0]: status}
-    assert shop.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text") == transactions
+    with shop.read_only():
+        assert states(shop.playbook(apply=False).phase("1").check()) == {STEPS[0]: status}
 
 
 @pytest.mark.parametrize(

@@ -211,13 +211,12 @@ def test_a_dry_run_writes_nothing_and_still_knows_one_that_stands(sales, snapsho
     for statement in sales.playbook().phase("1").preview().steps[0][1]:
         sales.execute(statement.sql)
     as_found = snapshot(sales.target)
-    transactions = sales.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-    phase = sales.playbook(apply=False).phase("1")
-    assert state(phase.check()).status == "exists"
-    phase.before()
-    phase.after()
+    with sales.read_only():
+        phase = sales.playbook(apply=False).phase("1")
+        assert state(phase.check()).status == "exists"
+        phase.before()
+        phase.after()
     assert snapshot(sales.target) == as_found
-    assert sales.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text") == transactions
 
 
 @pytest.mark.parametrize(
