@@ -1,7 +1,7 @@
 """Makes the README's pictures anew: `.venv/bin/python -m tests.renew_pictures out/<run id>`.
 
-The first screen of that run's report, and of the dashboard after a minute and a half of load on the reference service
-of the same sample, as Chromium shows them on a laptop.
+The largest speed-ups that the run's indexes brought; the first screen of its report, and of the dashboard after a minute
+and a half of load on the reference service of the same sample, as Chromium shows them on a laptop.
 """
 
 from __future__ import annotations
@@ -18,15 +18,29 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from tests.fix_browser import CHROMIUM, LAPTOP
 
+from playbook import charts
 from playbook.application import applied_switches
 from playbook.context import open_context
 from playbook.monitor.dashboard import serving
 from playbook.monitor.observer import Observer
+from playbook.results import Results
 from playbook.service import load, process, traffic
 from playbook.settings import ROOT, Settings
 
-REPORT, DASHBOARD = (ROOT / "data" / "proposals" / name for name in ("report.png", "dashboard.png"))
+SPEEDUPS, REPORT, DASHBOARD = (
+    ROOT / "data" / "proposals" / name for name in ("speedups.png", "report.png", "dashboard.png")
+)
+SHOWN = 16
+INDEXES = ("1.1/", "3.2/")
 LOAD_S, RATE_RPS = 90.0, 12.0
+
+
+def draw_speedups(run: Path) -> None:
+    results = Results.model_validate_json((run / "results.json").read_text())
+    faster = [each for each in results.comparisons if each.verdict == "faster" and each.step.startswith(INDEXES)]
+    faster.sort(key=lambda each: each.speedup or 0.0, reverse=True)
+    SPEEDUPS.write_bytes(charts.speedup_chart(faster[:SHOWN]).png)
+    print(SPEEDUPS.relative_to(ROOT))
 
 
 def photograph(url: str, picture: Path, height: int = LAPTOP[1]) -> None:
@@ -58,5 +72,6 @@ def renew_dashboard() -> None:
 
 
 if __name__ == "__main__":
+    draw_speedups(Path(sys.argv[1]))
     photograph((Path(sys.argv[1]) / "report.html").absolute().as_uri(), REPORT)
     renew_dashboard()
