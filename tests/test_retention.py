@@ -143,6 +143,19 @@ def test_months_that_a_history_was_split_into_are_retired_once_undo_cannot_retur
     assert shop.execute("SELECT to_regclass('entries_2026_01'), count(*) FROM entries") == [(None, len(written))]
 
 
+def test_months_that_were_copied_are_retired_once_undo_cannot_return_the_table(copied):
+    shop, july = copied, datetime(2026, 7, 1, tzinfo=UTC)
+    shop.plan.write_text(shop.plan.read_text().replace("every: month", f"every: month\n        {RETENTION}"))
+    ((_, state, _),) = shop.playbook().phase("1").apply().steps
+    assert state.status == "applied", state.reason
+    waits = "is left alone with its partitions until `playbook finish` has given up public.entries_unpartitioned"
+    assert maintain(shop, july) == {"entries": f"{waits}, which undo returns"}
+    finishing.finish(shop.context(), apply=True)
+    done = {name: said.partition(" with")[0] for name, said in maintain(shop, july).items()}
+    assert {name for name, said in done.items() if said == "detached"} >= {"entries_2026_01", "entries_2026_03"}
+    assert "entries_2026_04" not in done
+
+
 @pytest.mark.exhaustive
 def test_one_that_somebody_attached_again_starts_its_grace_anew(kept_for):
     shop = kept_for(RETENTION)

@@ -82,14 +82,18 @@ class Retention:
             return retention.read(connection, self._table)
 
     def _due(self) -> list[Part]:
-        """A history that was split stays whole as long as undo might have to return it."""
+        """What undo might have to return stays whole: a history that was split, and a table that was copied."""
         limit = self._change.spec.retention
         assert limit is not None
+        if self._unpartitioned():
+            return []
         follows = self._follows()
         expired = self._parts().expired(limit.before(self._now.date()))
         return [part for part in expired if part.within is None or not follows]
 
     def _left_alone(self) -> list[Retired]:
+        if unpartitioned := self._unpartitioned():
+            return [Retired(self._table, _FOLLOWED.format(follows=unpartitioned))]
         follows = self._follows()
         parts = self._parts().ranges
         found = [Retired(part.name, _LEFT_ALONE if part.name == follows else _NO_BEGINNING)
@@ -103,6 +107,11 @@ class Retention:
         """The quoted name of the history while it stands, as a partition or beside what it was split into."""
         with self._context.connect() as connection:
             return self._change.history(connection)
+
+    def _unpartitioned(self) -> str | None:
+        """The quoted name of the table that was copied, while it stands and follows its successor."""
+        with self._context.connect() as connection:
+            return self._change.unpartitioned(connection)
 
     def _each(self, work: Any, subject: Any) -> Retired | None:
         name = subject.name if isinstance(subject, Part) else subject.relation

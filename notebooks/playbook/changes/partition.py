@@ -191,7 +191,14 @@ class Partition(Change):
 
     def history(self, connection: psycopg.Connection[Any]) -> str | None:
         """The quoted name of the table that it was made from by attaching, while it stands."""
-        name = quote(self.table.schema, fit(self.table.name, Attach.kept_suffix))
+        return self._kept(connection, Attach)
+
+    def unpartitioned(self, connection: psycopg.Connection[Any]) -> str | None:
+        """The quoted name of the table whose rows it was made from by copying, while it stands."""
+        return self._kept(connection, Copy)
+
+    def _kept(self, connection: psycopg.Connection[Any], route: type[Conversion]) -> str | None:
+        name = quote(self.table.schema, fit(self.table.name, route.kept_suffix))
         row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone()
         return name if row and row[0] else None
 
