@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from playbook import cli
 from playbook.settings import DEFAULT_PLAN
 
 COMMAND = str(Path(sys.executable).with_name("playbook"))
@@ -213,6 +214,21 @@ def test_ctrl_c_leaves_the_journal_right_and_says_how_to_go_on(server, tmp_path)
     again = playbook("run", "--only", "3.2", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     assert playbook("undo").returncode == 0
+
+
+def test_a_server_that_is_gone_in_the_middle_of_a_command_is_one_clear_line(empty, monkeypatch, capsys):
+    def ended(**_):
+        with empty.connect() as connection:
+            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr(cli, "app", ended)
+    monkeypatch.setattr("sys.argv", ["playbook", "status"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err.replace("\n", " ").startswith("error: the connection to the target failed: ")
+    assert "Traceback" not in said.err
 
 
 def test_lab_hands_its_options_to_jupyterlab():

@@ -25,6 +25,7 @@ from tests.fix_faults import (
 
 from people import rerun_as_root
 from playbook import undoing
+from playbook.changes.index import IndexChange
 from playbook.errors import Interrupted
 from playbook.journal import StatementRecord
 from playbook.phase import Playbook
@@ -229,6 +230,24 @@ def test_a_run_that_lost_the_lock_which_keeps_others_away_stops(shop):
 @pytest.mark.skipif(os.geteuid() == 0, reason="runs below, without a detour")
 def test_a_full_disk_again_as_root():
     rerun_as_root("full_disk_as_root", Path(__file__))
+
+
+def test_a_session_that_ends_after_the_last_statement_interrupts_the_step_and_the_next_run_goes_on(
+    shop, snapshot, monkeypatch
+):
+    as_found, objects = snapshot(shop.target), IndexChange.objects
+
+    def ended(change, connection):
+        shop.execute("SELECT pg_terminate_backend(%s, 5000)", connection.info.backend_pid)
+        return objects(change, connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexChange, "objects", ended)
+        interrupted = shop.playbook().phase("1").apply()
+    assert "run again to resume" in reasons(interrupted)
+    resume(shop)
+    undo(shop)
+    assert snapshot(shop.target) == as_found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which takes root")

@@ -18,15 +18,14 @@ from playbook.errors import Drifted, Interrupted, LockNotGranted, StepError
 from playbook.journal import APPLIED, Entry
 from playbook.refreshes import Refresh, Refreshes
 from playbook.target.execute import UNRECORDED, execute
-from playbook.target.server_errors import masked
+from playbook.target.server_errors import LOST, interruption, masked
 from playbook.target.sql import Statement, literal
 
 AT_ONCE = 2
 """Statements that run beside each other: few servers have fewer cores, and of many the rest is for others."""
-_LOST = ("08", "57P")
-"""How the codes of errors begin after which the connection is gone."""
 
 
+@interruption()
 def apply_step(context: Context, step: str, change: Change, evidence: dict[str, Any]) -> None:
     """Runs the change's statements into the journal.
 
@@ -67,7 +66,7 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
 def _refused(error: StepError) -> bool:
     """Whether the server said no, and so is done with the statement."""
     cause = error.__cause__
-    told = isinstance(cause, psycopg.Error) and cause.sqlstate is not None and not cause.sqlstate.startswith(_LOST)
+    told = isinstance(cause, psycopg.Error) and cause.sqlstate is not None and not cause.sqlstate.startswith(LOST)
     return isinstance(error, LockNotGranted) or told
 
 
@@ -204,6 +203,7 @@ def _remove(context: Context, remedy: Statement) -> None:
     execute(context.connect, remedy, UNRECORDED, policy=context.policy, progress=context.progress)
 
 
+@interruption()
 def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason: str = "") -> None:
     """Takes one step back from its journal entry alone, since the plan may no longer hold it.
 

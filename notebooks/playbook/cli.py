@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from playbook import arguments, terminal
-from playbook.errors import EXIT_GATE, EXIT_OK, PlaybookError
+from playbook.errors import EXIT_GATE, EXIT_OK, PlaybookError, Unreachable, one_line
 from playbook.settings import NOTEBOOKS, Settings
 from playbook.terminal import err, out
 
@@ -461,6 +461,13 @@ def main() -> None:
     except PlaybookError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
+    except Exception as error:
+        from playbook.target.server_errors import is_lost
+
+        if not is_lost(error):
+            raise
+        err.print(f"[bold red]error:[/] the connection to the target failed: {escape(one_line(error))}")
+        sys.exit(Unreachable.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             err.print(

@@ -14,6 +14,7 @@ from psycopg import errors as pg
 
 from playbook.errors import Interrupted, LockNotGranted, PlaybookError, StepError, one_line
 from playbook.target.repeating import Repeating, Throttle
+from playbook.target.server_errors import is_lost
 from playbook.target.sql import Statement
 from playbook.target.watchdog import BOUND_S, Connect, Watchdog
 
@@ -143,7 +144,7 @@ def execute(
             waited += pause
             attempt += 1
         except psycopg.Error as error:
-            if _lost(error):
+            if is_lost(error):
                 if statement.transactional and _survived(record):
                     return
                 raise Interrupted(
@@ -164,13 +165,6 @@ def _run_first(
 ) -> None:
     first = replace(statement, sql=statement.first, first="", repeats=True, long=True, guarded=False)
     execute(connect, first, UNRECORDED, policy=policy, progress=progress, throttle=throttle)
-
-
-def _lost(error: psycopg.Error) -> bool:
-    """Whether the connection is gone: libpq's own errors carry no code, the server's last words are 08… or 57P…."""
-    return isinstance(error, psycopg.OperationalError) and (
-        error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-    )
 
 
 def _clean_up(repair: Callable[[], None] | None) -> None:
