@@ -6,6 +6,7 @@ import gzip
 import os
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,29 +86,30 @@ class Retention:
         """What undo might have to return stays whole: a history that was split, and a table that was copied."""
         limit = self._change.spec.retention
         assert limit is not None
-        if self._unpartitioned():
+        if self._unpartitioned:
             return []
-        follows = self._follows()
         expired = self._parts().expired(limit.before(self._now.date()))
-        return [part for part in expired if part.within is None or not follows]
+        return [part for part in expired if part.within is None or not self._history]
 
     def _left_alone(self) -> list[Retired]:
-        if unpartitioned := self._unpartitioned():
-            return [Retired(self._table, _FOLLOWED.format(follows=unpartitioned))]
-        follows = self._follows()
+        if self._unpartitioned:
+            return [Retired(self._table, _FOLLOWED.format(follows=self._unpartitioned))]
+        history = self._history
         parts = self._parts().ranges
-        found = [Retired(part.name, _LEFT_ALONE if part.name == follows else _NO_BEGINNING)
+        found = [Retired(part.name, _LEFT_ALONE if part.name == history else _NO_BEGINNING)
                  for part in parts if part.low is None and part.within is None]  # fmt: skip
-        if not follows:
+        if not history:
             return [*found, *(Retired(part.name, _NO_BEGINNING) for part in parts if part.low is None and part.within)]
         within = {part.within: None for part in parts if part.within}
-        return [*found, *(Retired(name, _FOLLOWED.format(follows=follows)) for name in within)]
+        return [*found, *(Retired(name, _FOLLOWED.format(follows=history)) for name in within)]
 
-    def _follows(self) -> str | None:
+    @cached_property
+    def _history(self) -> str | None:
         """The quoted name of the history while it stands, as a partition or beside what it was split into."""
         with self._context.connect() as connection:
             return self._change.history(connection)
 
+    @cached_property
     def _unpartitioned(self) -> str | None:
         """The quoted name of the table that was copied, while it stands and follows its successor."""
         with self._context.connect() as connection:

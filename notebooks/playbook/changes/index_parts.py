@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from playbook.changes.conditions import is_part
 from playbook.changes.covering import WantedIndex, covered_by, same_definition
 from playbook.target.catalog import Catalog, Index, Table
 from playbook.target.sql import Statement, literal, quote
@@ -100,7 +101,7 @@ class Part:
         assert self.parent is not None
         sql = f"ALTER INDEX {self.parent.name}\n  ATTACH PARTITION {self.name}"
         purpose = f"attach the part on {self.table.name}"
-        return Statement(sql, purpose, "ACCESS EXCLUSIVE", self.name, unless=_inherits(self.name, self.parent.name))
+        return Statement(sql, purpose, "ACCESS EXCLUSIVE", self.name, unless=is_part(self.name, self.parent.name))
 
     def drop(self) -> Statement:
         """DROP INDEX, CONCURRENTLY where there are no parts."""
@@ -133,7 +134,7 @@ class Part:
         purpose = f"build {self.stands.name} anew, which goes with the whole"
         top = self.adopted_whole()
         assert top.parent is not None
-        needless = f"NOT {_inherits(top.name, top.parent.new_name)}"
+        needless = f"NOT {is_part(top.name, top.parent.new_name)}"
         if self.partitioned:
             unless = f"NOT {_gone(kept.new_name)} OR {needless}"
             made = Statement(sql, purpose, "SHARE", self.table.qualified, builds=kept.new_name, unless=unless)
@@ -303,10 +304,3 @@ def _gone(name: str) -> str:
 
 def _valid(name: str) -> str:
     return f"EXISTS (SELECT FROM pg_catalog.pg_index WHERE indexrelid = to_regclass({literal(name)}) AND indisvalid)"
-
-
-def _inherits(part: str, whole: str) -> str:
-    return (
-        "EXISTS (SELECT FROM pg_catalog.pg_inherits "
-        f"WHERE inhrelid = to_regclass({literal(part)}) AND inhparent = to_regclass({literal(whole)}))"
-    )

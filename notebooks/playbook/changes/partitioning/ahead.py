@@ -9,13 +9,14 @@ from datetime import date, datetime
 
 import psycopg
 
+from playbook.changes.conditions import is_there
 from playbook.changes.partitioning import attributes, recreate
 from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.conversion import EXCLUSIVE
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Every, Period, bound, containing
 from playbook.errors import StepError
-from playbook.target.sql import Statement, literal, quote
+from playbook.target.sql import Statement, quote
 
 _END = re.compile(r"TO \('(\d{4}-\d\d-\d\d)( 00:00:00(\+00)?)?'\)")
 
@@ -100,7 +101,7 @@ def _statement(parent: Attributes, sibling: Attributes, key: str, period: Period
         f"a partition for {period.label}",
         EXCLUSIVE,
         " and ".join(dict.fromkeys([parent.qualified, *references])),
-        unless=f"to_regclass({literal(place)}) IS NOT NULL",
+        unless=is_there(place),
     )
 
 

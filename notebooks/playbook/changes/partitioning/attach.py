@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from playbook.changes.conditions import is_constrained, is_gone, is_kind, is_there, is_valid
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.conversion import (
@@ -15,16 +16,13 @@ from playbook.changes.partitioning.conversion import (
     EXCLUSIVE,
     Conversion,
     deferral,
-    is_gone,
-    is_kind,
-    is_there,
     new_name,
     not_valid,
     script,
 )
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound, following
-from playbook.target.sql import Statement, literal, quote
+from playbook.target.sql import Statement, quote
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,6 @@ class Attach(Conversion):
 
     def _checked(self) -> tuple[Statement, Statement]:
         key, check = quote(self.key), quote(self.check)
-        stands = f"EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE {self._is_check}"
         return (
             Statement(
                 f"ALTER TABLE {self.name}\n  ADD CONSTRAINT {check} "
@@ -106,7 +103,7 @@ class Attach(Conversion):
                 f"rows of the history lie before {self.cutoff.start}; until the swap, later ones are refused",
                 EXCLUSIVE,
                 self.name,
-                unless=f"{stands})",
+                unless=is_constrained(self.check, self.name),
             ),
             Statement(
                 f"ALTER TABLE {self.name}\n  VALIDATE CONSTRAINT {check}",
@@ -114,13 +111,9 @@ class Attach(Conversion):
                 CONCURRENT,
                 self.name,
                 long=True,
-                unless=f"{stands} AND convalidated)",
+                unless=is_valid(self.check, self.name),
             ),
         )
-
-    @property
-    def _is_check(self) -> str:
-        return f"conrelid = to_regclass({literal(self.name)}) AND conname = {literal(self.check)}"
 
     def _build(self) -> Statement:
         a, place = self.table, self.parent
@@ -163,8 +156,7 @@ class Attach(Conversion):
             "what it refers to, verified at once since it is empty",
             "SHARE ROW EXCLUSIVE",
             self._referenced(),
-            unless="EXISTS (SELECT FROM pg_catalog.pg_constraint "
-            f"WHERE conrelid = to_regclass({literal(self.parent)}) AND conname = {literal(last.name)})",
+            unless=is_constrained(last.name, self.parent),
         )
 
     def _swap(self) -> Statement:
@@ -284,7 +276,7 @@ class Attach(Conversion):
             "the CHECK of an interrupted run",
             EXCLUSIVE,
             self.name,
-            unless=f"NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE {self._is_check})",
+            unless=f"NOT {is_constrained(self.check, self.name)}",
         )
 
     def _drop_index(self, name: str) -> Statement:

@@ -6,8 +6,8 @@ import math
 
 from playbook.changes import preflight
 from playbook.changes.change import Finding
+from playbook.changes.conditions import is_gone
 from playbook.changes.partitioning.attributes import Attributes, Index
-from playbook.changes.partitioning.conversion import is_gone
 from playbook.changes.partitioning.names import fit
 from playbook.target.catalog import Table
 from playbook.target.sql import Statement, quote

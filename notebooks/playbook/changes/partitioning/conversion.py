@@ -12,6 +12,7 @@ from datetime import date
 from functools import cached_property
 from typing import ClassVar
 
+from playbook.changes.conditions import is_gone, is_valid
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.dependents import Dependents
@@ -49,16 +50,17 @@ class Conversion(ABC):
     @property
     def kept_name(self) -> str:
         """What the old table is called after the swap."""
-        return fit(self.table.name, self.kept_suffix)
+        return self.old_name(self.table.name)
 
     @property
     def kept(self) -> str:
         """The same, quoted."""
         return quote(self.table.schema, self.kept_name)
 
-    def old_name(self, name: str) -> str:
-        """What the old table's index, statistics object or sequence of that name is called from then on."""
-        return fit(name, self.kept_suffix)
+    @classmethod
+    def old_name(cls, name: str) -> str:
+        """What the old table, or an index, statistics object or sequence of it, of that name is called from then on."""
+        return fit(name, cls.kept_suffix)
 
     @property
     def parent(self) -> str:
@@ -257,30 +259,6 @@ def new_name(name: str) -> str:
 def script(commands: list[str]) -> str:
     """Several commands that go as one."""
     return ";\n".join(commands)
-
-
-def is_there(qualified: str) -> str:
-    """The condition that a relation of that quoted name is there."""
-    return f"to_regclass({literal(qualified)}) IS NOT NULL"
-
-
-def is_gone(qualified: str) -> str:
-    """The condition that none is there."""
-    return f"to_regclass({literal(qualified)}) IS NULL"
-
-
-def is_valid(constraint: str, table: str) -> str:
-    """The condition that the constraint of that bare name stands on the table of that quoted one, and is verified."""
-    return (
-        "EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE convalidated "
-        f"AND conrelid = to_regclass({literal(table)}) AND conname = {literal(constraint)})"
-    )
-
-
-def is_kind(qualified: str, kind: str) -> str:
-    """The condition that it is of that kind: r, or p for a partitioned table."""
-    which = f"oid = to_regclass({literal(qualified)}) AND relkind = '{kind}'"
-    return f"EXISTS (SELECT FROM pg_catalog.pg_class WHERE {which})"
 
 
 def held(sequence: str, options: str) -> str:

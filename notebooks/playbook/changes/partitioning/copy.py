@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from playbook.changes.conditions import is_gone, is_there
 from playbook.changes.partitioning import verification
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.change_log import ChangeLog
-from playbook.changes.partitioning.conversion import EXCLUSIVE, is_gone, is_kind, is_there, new_name, script
+from playbook.changes.partitioning.conversion import EXCLUSIVE, new_name, script
 from playbook.changes.partitioning.exchange import Exchange
 from playbook.changes.partitioning.pages import Pages
 from playbook.target.sql import Statement, quote
@@ -103,13 +104,17 @@ class Copy(Exchange):
         )
 
     def _verify(self) -> Statement:
+        return self._same_rows(self.log, self.name, self.parent)
+
+    def _same_rows(self, log: ChangeLog, source: str, destination: str, unless: str = "") -> Statement:
         return Statement(
-            verification.verify(self.table, self.key, (self.first, self.last), self.log, self.name, self.parent),
+            verification.verify(self.table, self.key, (self.first, self.last), log, source, destination),
             f"the same rows by number and checksum in each {self.first.every}, in one snapshot",
             "ACCESS SHARE",
-            self.name,
+            source,
             long=True,
-            first=self.log.replay(self.name, self.parent),
+            unless=unless,
+            first=log.replay(source, destination),
         )
 
     def _tidy(self) -> Statement:
@@ -137,37 +142,35 @@ class Copy(Exchange):
         if self.table.primary_key is None:
             return ()
         return (
+            *self._way_back(),
+            *(self._verify_own(each) for each in self.table.foreign_keys),
+            *(self._verify_reference(at) for at, each in enumerate(self.dependents.references) if each.validated),
+        )
+
+    def _way_back(self) -> tuple[Statement, ...]:
+        """The swap back, and the end of all that was made."""
+        return (
             self._follow(),
             self._verify_back(),
             self._swap_back(),
             self._silence(),
             self._drop_parent(),
             self._drop_logs(),
-            *(self._verify_own(each) for each in self.table.foreign_keys),
-            *(self._verify_reference(at) for at, each in enumerate(self.dependents.references) if each.validated),
         )
 
     def _follow(self) -> Statement:
         return Statement(
-            self.later.replay(self.name, self.kept),
+            self.later.replay(*self.swapped),
             f"replay into {self.kept_name} what was written since the swap",
             "ACCESS SHARE",
-            self.name,
+            self.swapped[0],
             long=True,
             repeats=True,
-            unless=is_kind(self.name, "r"),
+            unless=self.is_back,
         )
 
     def _verify_back(self) -> Statement:
-        return Statement(
-            verification.verify(self.table, self.key, (self.first, self.last), self.later, self.name, self.kept),
-            f"the same rows by number and checksum in each {self.first.every}, in one snapshot",
-            "ACCESS SHARE",
-            self.name,
-            long=True,
-            unless=is_kind(self.name, "r"),
-            first=self.later.replay(self.name, self.kept),
-        )
+        return self._same_rows(self.later, *self.swapped, unless=self.is_back)
 
     def _silence(self) -> Statement:
         return Statement(

@@ -5,18 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from playbook.changes.conditions import is_kind, is_valid
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Constraint, Publication
 from playbook.changes.partitioning.change_log import BATCH, BOUND, ROW_BY_ROW, ChangeLog
-from playbook.changes.partitioning.conversion import (
-    CONCURRENT,
-    EXCLUSIVE,
-    is_kind,
-    is_valid,
-    new_name,
-    not_valid,
-    script,
-)
+from playbook.changes.partitioning.conversion import CONCURRENT, EXCLUSIVE, new_name, not_valid, script
 from playbook.changes.partitioning.successor import Successor
 from playbook.target.sql import Statement, quote
 
@@ -34,6 +27,16 @@ class Exchange(Successor):
     @abstractmethod
     def later(self) -> ChangeLog:
         """What they change after the swap."""
+
+    @property
+    def swapped(self) -> tuple[str, str]:
+        """The quoted names under which the successor and what it succeeded stand after the swap."""
+        return self.name, self.kept
+
+    @property
+    def is_back(self) -> str:
+        """The condition that the swap was not made yet, or is undone."""
+        return is_kind(self.name, "r")
 
     def _swap(self) -> Statement:
         a = self.table
@@ -69,8 +72,8 @@ class Exchange(Successor):
 
     def _swap_back(self) -> Statement:
         a = self.table
-        commands = self._meet(self.later, self.name, self.kept)
-        commands += self._stop(self.later, self.name, self.kept)
+        commands = self._meet(self.later, *self.swapped)
+        commands += self._stop(self.later, *self.swapped)
         commands += [f"ALTER PUBLICATION {quote(each.name)} DROP TABLE {self.name}" for each in self._publications()]
         commands += self._take_sequences_back()
         commands += self._renames(forward=False)
@@ -89,8 +92,8 @@ class Exchange(Successor):
             "the swap back, with the last changes replayed in it: the old table has its name again",
             EXCLUSIVE,
             " and ".join(dict.fromkeys([self.name, *self._others_locked()])),
-            unless=is_kind(self.name, "r"),
-            first=self.later.replay(self.name, self.kept),
+            unless=self.is_back,
+            first=self.later.replay(*self.swapped),
         )
 
     def _meet(self, log: ChangeLog, source: str, destination: str) -> list[str]:
@@ -129,30 +132,33 @@ class Exchange(Successor):
         return [statement for each in self.table.foreign_keys for statement in self._foreign_key(each)]
 
     def _foreign_key(self, each: Constraint) -> tuple[Statement, Statement]:
-        last = quote(self.table.schema, self._partition_names()[-1])
-        verified = [
-            f"ALTER TABLE {quote(self.table.schema, name)} VALIDATE CONSTRAINT {quote(each.name)}"
-            for name in self._partition_names()
-        ]
-        whole = [
-            f"ALTER TABLE {self.name} ADD CONSTRAINT {quote(each.name)} {each.definition}",
-            *recreate.comment(f"CONSTRAINT {quote(each.name)} ON {self.name}", each.comment),
+        places = [quote(self.table.schema, name) for name in self._partition_names()]
+        return self._of_whole(each, self.name, places, is_valid(each.name, places[-1]), is_valid(each.name, self.name))
+
+    def _of_whole(
+        self, each: Constraint, whole: str, places: list[str], verified: str, stands: str
+    ) -> tuple[Statement, Statement]:
+        """Of a foreign key that each of the places has by itself, one of the whole; the two conditions end the work."""
+        name = quote(each.name)
+        commands = [
+            f"ALTER TABLE {whole} ADD CONSTRAINT {name} {each.definition}",
+            *recreate.comment(f"CONSTRAINT {name} ON {whole}", each.comment),
         ]
         return (
             Statement(
-                script(verified),
+                script([f"ALTER TABLE {place} VALIDATE CONSTRAINT {name}" for place in places]),
                 f"verify {each.name}, which each partition keeps already",
                 CONCURRENT,
-                self.name,
+                whole,
                 long=True,
-                unless=is_valid(each.name, last),
+                unless=verified,
             ),
             Statement(
-                script(whole),
+                script(commands),
                 f"{each.name} as one of the whole table",
                 "SHARE ROW EXCLUSIVE",
-                " and ".join([self.name, each.references or ""]),
-                unless=is_valid(each.name, self.name),
+                " and ".join([whole, each.references or ""]),
+                unless=stands,
             ),
         )
 

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 
 from playbook.changes.change import Finding
+from playbook.changes.conditions import is_gone, is_there
 from playbook.changes.partitioning import history
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.change_log import ChangeLog
-from playbook.changes.partitioning.conversion import EXCLUSIVE, is_gone, is_there, new_name, script
+from playbook.changes.partitioning.conversion import EXCLUSIVE, new_name, script
 from playbook.changes.partitioning.copy import LATER, Copy
-from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Every
 from playbook.changes.partitioning.split import Split
 from playbook.target.sql import Statement, quote
@@ -37,7 +37,7 @@ class Finish:
 
 def read(connection: psycopg.Connection[Any], whole: Attributes, key: str, every: Every, user: str) -> Finish | None:
     """Of a table that a step has partitioned; None where nothing is left to do."""
-    kept = quote(whole.schema, fit(whole.name, Copy.kept_suffix))
+    kept = quote(whole.schema, Copy.old_name(whole.name))
     row = connection.execute(f"SELECT {is_there(kept)}".encode()).fetchone()
     if row and row[0]:
         log = ChangeLog(whole, key, whole.qualified, LATER, by_pair=True)

@@ -15,7 +15,6 @@ from playbook.changes.partitioning.attach import Attach
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.conversion import new_name
 from playbook.changes.partitioning.dependents import Dependents
-from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Every, containing
 from playbook.changes.partitioning.split import Split
 from playbook.target.sql import quote
@@ -39,7 +38,7 @@ def read(
     connection: psycopg.Connection[Any], whole: Attributes, key: str, every: Every, user: str
 ) -> tuple[Attributes, History] | None:
     """The history of a partitioned table, with what hangs on it; None where it has none of our making."""
-    name = quote(whole.schema, fit(whole.name, Attach.kept_suffix))
+    name = quote(whole.schema, Attach.old_name(whole.name))
     found = attributes.read(connection, name)
     if found is None or found.kind != "r":
         return None

@@ -14,7 +14,6 @@ from playbook.changes.partitioning.attach import Attach, cutoff_of
 from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.conversion import Conversion
 from playbook.changes.partitioning.copy import Copy
-from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.obstacles import KEY_TYPES
 from playbook.changes.partitioning.pages import state_name
 from playbook.changes.partitioning.periods import Every, Period, containing, first_ahead
@@ -144,7 +143,7 @@ def _by_habits(connection: psycopg.Connection[Any], found: Attributes, wish: Wis
 def _has_wide_index(found: Attributes) -> bool:
     """Whether the first statement of an attach left its index there."""
     primary = found.primary_key
-    return primary is not None and fit(primary.name, Attach.kept_suffix) in {each.name for each in found.indexes}
+    return primary is not None and Attach.old_name(primary.name) in {each.name for each in found.indexes}
 
 
 def oldest_day(connection: psycopg.Connection[Any], found: Attributes, key: str) -> date | None:

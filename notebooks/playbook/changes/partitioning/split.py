@@ -15,20 +15,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from playbook.changes.partitioning import recreate, verification
+from playbook.changes.conditions import is_constrained, is_gone, is_part, is_valid
+from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attach import check_name
 from playbook.changes.partitioning.attributes import Attributes, Constraint
 from playbook.changes.partitioning.change_log import ChangeLog
-from playbook.changes.partitioning.conversion import (
-    CONCURRENT,
-    EXCLUSIVE,
-    held,
-    is_gone,
-    is_valid,
-    new_name,
-    not_valid,
-    script,
-)
+from playbook.changes.partitioning.conversion import CONCURRENT, EXCLUSIVE, held, new_name, not_valid, script
 from playbook.changes.partitioning.copy import Copy
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound
@@ -88,7 +80,7 @@ class Split(Copy):
                 f"what the bounds say of {place} already, so that the swap reads none of its rows",
                 EXCLUSIVE,
                 place,
-                unless=f"{unless} OR {_has(name, place)}",
+                unless=f"{unless} OR {is_constrained(name, place)}",
             )
             for place, name, condition in checks
         ]
@@ -193,32 +185,22 @@ class Split(Copy):
 
     def _foreign_key(self, each: Constraint) -> tuple[Statement, Statement]:
         places = [*(quote(self.table.schema, name) for name in self._partition_names()), *self.others]
-        return self._again_of_whole(each, places, f"NOT {self._swapped}")
+        return self._again_of_whole(each, places, self.is_back)
 
     def _again_of_whole(self, each: Constraint, places: list[str], unless: str) -> tuple[Statement, Statement]:
-        whole, name = self.whole.qualified, quote(each.name)
-        return (
-            Statement(
-                script([f"ALTER TABLE {place} VALIDATE CONSTRAINT {name}" for place in places]),
-                f"verify {each.name}, which each partition keeps already",
-                CONCURRENT,
-                whole,
-                long=True,
-                unless=f"{unless} OR {is_valid(each.name, whole)}",
-            ),
-            Statement(
-                script(
-                    [
-                        f"ALTER TABLE {whole} ADD CONSTRAINT {name} {each.definition}",
-                        *recreate.comment(f"CONSTRAINT {name} ON {whole}", each.comment),
-                    ]
-                ),
-                f"{each.name} as one of the whole table",
-                "SHARE ROW EXCLUSIVE",
-                " and ".join([whole, each.references or ""]),
-                unless=f"{unless} OR {is_valid(each.name, whole)}",
-            ),
-        )
+        whole = self.whole.qualified
+        stands = f"{unless} OR {is_valid(each.name, whole)}"
+        return self._of_whole(each, whole, places, stands, stands)
+
+    @property
+    def swapped(self) -> tuple[str, str]:
+        """The periods have the history's place, not its name."""
+        return self.parent, self.name
+
+    @property
+    def is_back(self) -> str:
+        """The condition that the periods are not in the history's place."""
+        return f"NOT {self._swapped}"
 
     @property
     def _swapped(self) -> str:
@@ -235,16 +217,10 @@ class Split(Copy):
         """From wherever it came to: each statement finds out whether it is still needed."""
         if self.table.primary_key is None:
             return ()
-        early = f"NOT {self._swapped}"
         return (
             *self._foreign_keys(),
-            *self._checked([self._of_history(self.name), *self._of_rest()], early),
-            self._follow(),
-            self._verify_back(),
-            self._swap_back(),
-            self._silence(),
-            self._drop_parent(),
-            self._drop_logs(),
+            *self._checked([self._of_history(self.name), *self._of_rest()], self.is_back),
+            *self._way_back(),
             self._drop_checks(),
             *(self._again(each)[at] for each in self.table.foreign_keys for at in (0, 1)),
         )
@@ -253,33 +229,11 @@ class Split(Copy):
         """Nothing of that name is left once the step itself was taken back."""
         return self._again_of_whole(each, [self.name, *self.others], is_gone(self.name))
 
-    def _follow(self) -> Statement:
-        return Statement(
-            self.later.replay(self.parent, self.name),
-            f"replay into {self.kept_name} what was written since the swap",
-            "ACCESS SHARE",
-            self.parent,
-            long=True,
-            repeats=True,
-            unless=f"NOT {self._swapped}",
-        )
-
-    def _verify_back(self) -> Statement:
-        return Statement(
-            verification.verify(self.table, self.key, (self.first, self.last), self.later, self.parent, self.name),
-            f"the same rows by number and checksum in each {self.first.every}, in one snapshot",
-            "ACCESS SHARE",
-            self.parent,
-            long=True,
-            unless=f"NOT {self._swapped}",
-            first=self.later.replay(self.parent, self.name),
-        )
-
     def _swap_back(self) -> Statement:
         whole = self.whole.qualified
-        commands = self._meet(self.later, self.parent, self.name)
+        commands = self._meet(self.later, *self.swapped)
         commands += [_enforced(each, self.name) for each in self.table.foreign_keys]
-        commands += self._stop_whole(self.later, self.parent, self.name)
+        commands += self._stop_whole(self.later, *self.swapped)
         commands += self._one_by_one()
         commands += [
             f"ALTER TABLE {whole} DETACH PARTITION {self.parent}",
@@ -293,8 +247,8 @@ class Split(Copy):
             "the swap back, with the last changes replayed in it: the history is one partition again",
             EXCLUSIVE,
             self._locked(),
-            unless=f"NOT {self._swapped}",
-            first=self.later.replay(self.parent, self.name),
+            unless=self.is_back,
+            first=self.later.replay(*self.swapped),
         )
 
     def _drop_checks(self) -> Statement:
@@ -304,25 +258,9 @@ class Split(Copy):
             "the CHECKs have served",
             EXCLUSIVE,
             " and ".join(place for place, *_ in checks),
-            unless=" AND ".join(f"NOT {_has(name, place)}" for place, name, _ in checks),
+            unless=" AND ".join(f"NOT {is_constrained(name, place)}" for place, name, _ in checks),
         )
 
 
 def _enforced(each: Constraint, place: str) -> str:
     return f"ALTER TABLE {place} ADD CONSTRAINT {quote(each.name)} {not_valid(each.definition)}"
-
-
-def _has(constraint: str, table: str) -> str:
-    """The condition that a constraint of that bare name is on the table of that quoted one."""
-    return (
-        "EXISTS (SELECT FROM pg_catalog.pg_constraint "
-        f"WHERE conrelid = to_regclass({literal(table)}) AND conname = {literal(constraint)})"
-    )
-
-
-def is_part(partition: str, whole: str) -> str:
-    """The condition that the one is a partition of the other, both by their quoted names."""
-    return (
-        "EXISTS (SELECT FROM pg_catalog.pg_inherits "
-        f"WHERE inhrelid = to_regclass({literal(partition)}) AND inhparent = to_regclass({literal(whole)}))"
-    )

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 
+from playbook.changes.conditions import is_there
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Index
-from playbook.changes.partitioning.conversion import CONCURRENT, Conversion, is_there, new_name, script
+from playbook.changes.partitioning.conversion import CONCURRENT, Conversion, new_name, script
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound
 from playbook.target.sql import Statement, literal, quote
