@@ -229,6 +229,26 @@ def test_a_copy_goes_on_from_the_chunk_at_which_it_was_interrupted(copied):
     assert rows(copied) == written
 
 
+def test_a_row_that_was_copied_and_then_changes_its_page_is_not_copied_again(copied):
+    """Its new version finds room on a page that is yet to be copied, where it would be a twin of the first."""
+    change_plan(copied, COPY_PLAN, f"{COPY_PLAN}\n        duty_pct: 99")
+    copied.execute("DELETE FROM entries WHERE id > 6000")
+    copied.execute("VACUUM entries")
+    moved = []
+
+    def change():
+        before = f"ctid < '({halves(copied)[0][0]},0)'"
+        ids = [row for (row,) in copied.execute(f"SELECT id FROM entries WHERE {before} ORDER BY id LIMIT 90")]
+        copied.execute("UPDATE entries SET note = repeat('y', 400) WHERE id = ANY(%s)", ids)
+        moved.extend(copied.execute(f"SELECT id FROM entries WHERE id = ANY(%s) AND NOT {before}", ids))
+
+    with pytest.MonkeyPatch.context() as patch:
+        applied, _ = struck_between_chunks(copied, patch, change)
+    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert len(moved) > 10
+    assert copied.execute("SELECT count(*) FROM entries WHERE note LIKE 'yyy%'") == [(90,)]
+
+
 @pytest.mark.parametrize("at", [3, 7, pytest.param(8, marks=TOO_LONG), pytest.param(9, marks=TOO_LONG)])
 def test_halves_that_are_copied_at_once_go_on_where_each_was_interrupted(copied, at):
     def interrupt():

@@ -20,8 +20,10 @@ Why nothing is lost, doubled or reordered:
   copied. The next change of the row notes that very value (OLD), so the pair to be deleted is always among the key's
   entries, however often the row has moved between partitions.
 * *The bulk copy may go in pieces, each with a snapshot of its own, several at a time.* A row that no entry speaks of
-  has not changed since the trigger stood, lies on the same page all the time, and is copied once, with its page. Any
-  other row may be copied once, twice (on its way to a page yet to be read) or not at all: its key is in the log.
+  has not changed since the trigger stood, lies on the same page all the time, and is copied once, with its page. A
+  piece leaves out every row of which its snapshot sees an entry; so what is copied of a row is what it was when the
+  trigger stood, at most once, and no two of them are in each other's way in a unique index. The key of a row that was
+  left out, or that was changed after its piece, is in the log.
   Pages are moved or thrown away only by what gives the table a new file (VACUUM FULL, CLUSTER, TRUNCATE, a rewriting
   ALTER TABLE), which no piece goes on beside; each looks whether the file is still the one that the first was read
   from, and where it is not the copy is begun anew.

@@ -22,6 +22,9 @@ STATE = "_copying"
 class Pages:
     """Those of `table`, into the quoted `destination`; what writers change meanwhile is in the `log`.
 
+    A row that the log speaks of is left to the replay: its new version may lie on a page that is copied later, and as
+    its twin it would be in the way of every unique index.
+
     Its halves may be copied at the same time: each has a row of its own in the state, and none waits for the other. It
     is begun anew where the table has got another file. No page is being copied then, since that takes a lock that its
     reader would be in the way of, and of the two only one does it: the first, unless that has come to its end; the
@@ -82,7 +85,8 @@ class Pages:
         table, columns = literal(self.table.qualified), ", ".join(recreate.column_list(self.table))
         copied = (
             f"INSERT INTO {self.destination} ({columns}){recreate.overriding(self.table)}\n"
-            f"      SELECT {columns} FROM {self.table.qualified} WHERE ctid >= $1 AND ctid < $2"
+            f"      SELECT {columns} FROM {self.table.qualified} r WHERE ctid >= $1 AND ctid < $2\n"
+            f"        AND NOT {self.log.pending('r')}"
         )
         ended = f"EXISTS (SELECT FROM {self.state} WHERE half = {3 - half} AND page >= pages)"
         split = f"CASE WHEN {ended} THEN blocks ELSE blocks / 2 END" if half == 1 else "0"
