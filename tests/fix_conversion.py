@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from tests.fix_shop import Shop
 
 from playbook import undoing
-from playbook.changes.partitioning import attributes, recreate
+from playbook.changes.partitioning import attributes, pages, recreate
 from playbook.evidence.live import Timeline, under_load
 from playbook.journal import StatementRecord
 from playbook.target.execute import LockPolicy
+from playbook.target.sessions import Sessions
 from playbook.target.sql import Statement
 
 STEP = "1/entries_partitioned"
@@ -87,17 +91,55 @@ def undone(shop: Shop) -> None:
 
 @contextmanager
 def meanwhile(*happens: tuple[str, Callable[[], Any]]) -> Iterator[None]:
-    """`happens` are pairs: once, before the first statement is sent that holds the text, the function is called."""
-    intent = StatementRecord.intent
+    """`happens` are pairs: once, before the first statement is sent that holds the text, the function is called.
+
+    Of statements that run beside each other one waits for what happens before the other.
+    """
+    intent, happening = StatementRecord.intent, threading.Lock()
     waiting = list(happens)
 
     def striking(record: StatementRecord, *arguments: Any) -> None:
-        for pair in [pair for pair in waiting if record.direction == "apply" and pair[0] in record.statement.sql]:
-            waiting.remove(pair)
-            pair[1]()
+        with happening:
+            for pair in [pair for pair in waiting if record.direction == "apply" and pair[0] in record.statement.sql]:
+                waiting.remove(pair)
+                pair[1]()
         intent(record, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StatementRecord, "intent", striking)
         yield
     assert waiting == []
+
+
+@contextmanager
+def struck_between_chunks(strike: Callable[[], Any] = lambda: None, at: int = 4) -> Iterator[list[StatementRecord]]:
+    """Rows are copied three pages at a time; before the round of that number it strikes. Those that were begun."""
+    intent, rounds = StatementRecord.intent, itertools.count(1)
+    begun: list[StatementRecord] = []
+
+    def counting(record: StatementRecord, *arguments: Any) -> None:
+        if COPY in record.statement.sql:
+            begun.append(record)
+            if next(rounds) == at:
+                strike()
+        intent(record, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "PAGES", 3)
+        patch.setattr(StatementRecord, "intent", counting)
+        yield begun
+
+
+@contextmanager
+def a_half_fails(shop: Shop) -> Iterator[None]:
+    """The disk is full for it; the other waits for somebody who keeps it from a partition, and would do so for an hour."""
+    go_on = Sessions.go_on
+    with shop.target.connect() as blocker, pytest.MonkeyPatch.context() as patch:
+
+        def fail() -> None:
+            blocker.execute("BEGIN; LOCK TABLE entries_2026_01, entries_2026_05 IN SHARE MODE")
+            raise psycopg.errors.DiskFull("could not extend file")
+
+        patch.setattr(Sessions, "go_on", lambda sessions: (blocker.rollback(), go_on(sessions)))
+        with struck_between_chunks(fail):
+            yield

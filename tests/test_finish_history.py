@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager, nullcontext
 
 import psycopg
@@ -11,6 +12,7 @@ from tests.fix_conversion import (
     QUICK,
     STEP,
     SWAP,
+    a_half_fails,
     change_plan,
     described,
     kind,
@@ -19,13 +21,16 @@ from tests.fix_conversion import (
     reason,
     rows,
     states,
+    struck_between_chunks,
     undone,
 )
 from tests.killing import POINTS
 from tests.test_cli import playbook
 
 from playbook import finishing, undoing
-from playbook.changes.partitioning import attributes, pages
+from playbook.changes.partition import Partition
+from playbook.changes.partitioning import attributes
+from playbook.errors import Interrupted
 from playbook.evidence.live import under_load
 from playbook.journal import StatementRecord
 
@@ -292,24 +297,70 @@ def test_what_others_change_meanwhile_ends_it(attached, snapshot):
     assert "was changed since run" in finish(attached)
 
 
-def test_the_copy_goes_on_from_the_page_at_which_it_was_interrupted(attached, monkeypatch):
-    monkeypatch.setattr(pages, "PAGES", 3)
-    intent, begun = StatementRecord.intent, []
+def test_its_halves_are_copied_and_its_indexes_built_beside_each_other(attached, monkeypatch):
+    """Two of each wait for one another."""
+    shown, intent = planned(attached).statements, StatementRecord.intent
+    pairs = [[each.sql for each in shown if each.beside == work][:2] for work in ("pages", "indexes")]
+    meetings = {sql: meeting for pair in pairs for meeting in [threading.Barrier(2)] for sql in pair}
+    assert len(meetings) == 4
 
-    def losing(record, *arguments):
+    def begun(record, *arguments):
         intent(record, *arguments)
-        if "ctid >=" in record.statement.sql:
-            begun.append(record)
-            if len(begun) == 3:
-                raise psycopg.OperationalError("the connection failed")
+        if meeting := meetings.pop(record.statement.sql, None):
+            meeting.wait(30)
 
+    monkeypatch.setattr(StatementRecord, "intent", begun)
+    written = rows(attached)
+    assert finish(attached) == finishing.SPLIT
+    assert (meetings, rows(attached)) == ({}, written)
+
+
+def test_a_half_that_fails_ends_the_other_and_what_the_split_had_made_is_taken_back(attached, snapshot):
+    as_found, written = snapshot(attached.target), rows(attached)
+    with a_half_fails(attached):
+        told = finish(attached)
+    assert "could not extend file" in told
+    assert told.endswith("what the split had made was taken back")
+    assert (rows(attached), snapshot(attached.target)) == (written, as_found)
+
+
+@pytest.mark.parametrize("reading", ["outcome", "proof"])
+def test_a_session_that_ends_between_two_statements_or_after_the_last_interrupts_it_and_the_next_goes_on(
+    attached, monkeypatch, reading
+):
+    """While the catalog is asked whether the swap is done, and for what the journal keeps in the end."""
+    read = getattr(Partition, reading)
+
+    def ended(change, connection, *statement):
+        if not statement or SWAP in statement[0].sql:
+            attached.execute("SELECT pg_terminate_backend(%s, 5000)", connection.info.backend_pid)
+        return read(change, connection, *statement)
+
+    written = rows(attached)
     with monkeypatch.context() as patch:
-        patch.setattr(StatementRecord, "intent", losing)
-        assert "run again to resume" in finish(attached)
+        patch.setattr(Partition, reading, ended)
+        assert finish(attached).endswith("run again to resume")
+    assert finish(attached) == finishing.SPLIT
+    undone(attached)
+    assert rows(attached) == written
+
+
+def test_the_copy_goes_on_from_the_page_at_which_it_was_interrupted(attached):
+    """Its halves one after the other, since others are to be spared."""
+    change_plan(attached, "every: month", "every: month\n        duty_pct: 99")
+
+    def interrupt():
+        raise Interrupted("the connection failed")
+
+    with struck_between_chunks(interrupt, 3):
+        assert finish(attached) == "the connection failed"
     # The first round begins the copy, the second has copied.
     assert attached.execute("SELECT page FROM entries_history_copying WHERE half = 1") == [(3,)]
     written = rows(attached)
-    assert finish(attached) == finishing.SPLIT
+    with struck_between_chunks() as begun:
+        assert finish(attached) == finishing.SPLIT
+    pages = attached.execute("SELECT pg_relation_size('entries_history') / 8192")[0][0]
+    assert len(begun) == -(-(pages // 2 - 3) // 3) + -(-(pages - pages // 2) // 3)
     assert rows(attached) == written
 
 

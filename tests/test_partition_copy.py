@@ -19,6 +19,7 @@ from tests.fix_conversion import (
     STEP,
     SWAP,
     VERIFY,
+    a_half_fails,
     change_plan,
     described,
     killed,
@@ -29,6 +30,7 @@ from tests.fix_conversion import (
     rows,
     statements,
     states,
+    struck_between_chunks,
     undone,
 )
 from tests.fix_faults import POINTS as STRIKES
@@ -44,7 +46,6 @@ from playbook.journal import StatementRecord
 from playbook.phase import Playbook
 from playbook.settings import DEFAULT_PLAN
 from playbook.target import repeating
-from playbook.target.sessions import Sessions
 
 TOO_LONG = pytest.mark.exhaustive
 
@@ -185,24 +186,6 @@ def test_ctrl_c_ends_all_that_is_at_work_and_the_next_run_goes_on(copied):
     assert rows(copied) == written
 
 
-def struck_between_chunks(shop, monkeypatch, strike, at=4):
-    """Applies with chunks of three pages, and strikes before one of the rounds; how many were begun in all."""
-    monkeypatch.setattr(pages, "PAGES", 3)
-    intent, begun = StatementRecord.intent, []
-
-    def counting(record, *arguments):
-        if COPY in record.statement.sql:
-            begun.append(record)
-            if len(begun) == at:
-                strike()
-        intent(record, *arguments)
-
-    monkeypatch.setattr(StatementRecord, "intent", counting)
-    applied = shop.playbook().phase("1").apply()
-    monkeypatch.undo()
-    return applied, len(begun)
-
-
 def halves(shop):
     """The next page of each, and where each ends."""
     return shop.execute("SELECT page, pages FROM entries_copying ORDER BY half")
@@ -216,16 +199,16 @@ def test_a_copy_goes_on_from_the_chunk_at_which_it_was_interrupted(copied):
         copied.execute("UPDATE entries SET at = at - interval '100 days', amount = NULL WHERE id % 45 = 0")
         raise Interrupted("the connection failed")
 
-    with pytest.MonkeyPatch.context() as patch:
-        applied, begun = struck_between_chunks(copied, patch, interrupt)
-    assert (states(applied), begun) == ({STEP: "failed"}, 4)
+    with struck_between_chunks(interrupt) as begun:
+        applied = copied.playbook().phase("1").apply()
+    assert (states(applied), len(begun)) == ({STEP: "failed"}, 4)
     (page, half), (begins, end) = halves(copied)
     assert (page, begins, end > 15) == (6, half, True)  # one round begins the copy, and two have copied
     written = rows(copied)
-    with pytest.MonkeyPatch.context() as patch:
-        applied, begun = struck_between_chunks(copied, patch, lambda: None)
+    with struck_between_chunks() as begun:
+        applied = copied.playbook().phase("1").apply()
     rounds = -(-(half - 6) // 3) + -(-(end - half) // 3)
-    assert (states(applied), begun) == ({STEP: "applied"}, rounds), reason(applied)
+    assert (states(applied), len(begun)) == ({STEP: "applied"}, rounds), reason(applied)
     assert rows(copied) == written
 
 
@@ -254,30 +237,21 @@ def test_halves_that_are_copied_at_once_go_on_where_each_was_interrupted(copied,
     def interrupt():
         raise Interrupted("the connection failed")
 
-    with pytest.MonkeyPatch.context() as patch:
-        applied, _ = struck_between_chunks(copied, patch, interrupt, at)
+    with struck_between_chunks(interrupt, at):
+        applied = copied.playbook().phase("1").apply()
     assert states(applied) == {STEP: "failed"}
     copied.execute("UPDATE entries SET at = at - interval '100 days', amount = NULL WHERE id % 45 = 0")
     written = rows(copied)
-    with pytest.MonkeyPatch.context() as patch:
-        applied, _ = struck_between_chunks(copied, patch, lambda: None)
+    with struck_between_chunks():
+        applied = copied.playbook().phase("1").apply()
     assert states(applied) == {STEP: "applied"}, reason(applied)
     assert rows(copied) == written
 
 
 def test_a_half_that_fails_ends_the_other_and_what_was_made_is_taken_back(copied, snapshot):
-    """The other waits for somebody who keeps it from a partition, and would do so for an hour."""
     as_found, written = snapshot(copied.target), rows(copied)
-    go_on = Sessions.go_on
-    with copied.target.connect() as blocker, pytest.MonkeyPatch.context() as patch:
-
-        def fail():
-            blocker.execute("BEGIN; LOCK TABLE entries_2026_01, entries_2026_05 IN SHARE MODE")
-            raise psycopg.errors.DiskFull("could not extend file")
-
-        patch.setattr(Sessions, "go_on", lambda sessions: (blocker.rollback(), go_on(sessions)))
-        with pytest.MonkeyPatch.context() as inner:
-            applied, _ = struck_between_chunks(copied, inner, fail)
+    with a_half_fails(copied):
+        applied = copied.playbook().phase("1").apply()
     assert states(applied) == {STEP: "failed"}
     assert "could not extend file" in reason(applied)
     assert (rows(copied), snapshot(copied.target)) == (written, as_found)
@@ -313,8 +287,8 @@ def test_a_table_that_gets_another_file_between_two_chunks_is_copied_anew(copied
     change_plan(copied, COPY_PLAN, f"{COPY_PLAN}\n        duty_pct: {duty_pct}")
     copied.execute("DELETE FROM entries WHERE id % 10 = 0")
     written = rows(copied)
-    with pytest.MonkeyPatch.context() as patch:
-        applied, _ = struck_between_chunks(copied, patch, lambda: copied.execute(sql), at)
+    with struck_between_chunks(lambda: copied.execute(sql), at):
+        applied = copied.playbook().phase("1").apply()
     assert states(applied) == {STEP: "applied"}, reason(applied)
     assert rows(copied) == written
 

@@ -29,10 +29,11 @@ from tests.fix_faults import (
 from tests.fix_routes import by_route
 
 from people import rerun_as_root
-from playbook import undoing
-from playbook.errors import Busy
+from playbook import cli, finishing, undoing
+from playbook.errors import Busy, Unreachable
 from playbook.evidence.live import under_load
-from playbook.journal import StatementRecord
+from playbook.journal import Journal, StatementRecord
+from playbook.target import embedded
 from playbook.target.execute import LockPolicy
 
 STEP = "1/entries_partitioned"
@@ -71,6 +72,36 @@ def test_a_backend_or_server_that_dies_in_the_swap_leaves_every_row(own_ledger, 
         resume(own_ledger)
     undo(own_ledger)
     assert state(own_ledger.target) == as_found
+
+
+def test_a_server_that_is_gone_before_the_swap_of_a_history_is_one_clear_line_and_the_next_finish_goes_on(
+    own_ledger, own_server, monkeypatch, capsys
+):
+    resume(own_ledger)
+    (planned,) = finishing.finish(own_ledger.context(), apply=False)
+    own = len(own_ledger.context().journal.entry(STEP).statements)
+    swap = next(at for at, each in enumerate(planned.statements, own) if SWAP in each.sql)
+    sent = Journal.sent
+
+    def gone(journal, step, direction, position):
+        if position == swap:
+            own_server.shut_down()
+            while embedded.status(own_server.home).running:
+                time.sleep(0.05)
+        return sent(journal, step, direction, position)
+
+    options = ("--target", "env:SHOP_URL", "--plan", str(own_ledger.plan))
+    monkeypatch.setattr("sys.argv", ["playbook", "finish", "--apply", *options])
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "sent", gone)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    own_server.recover(own_ledger.target)
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (Unreachable.exit_code, "")
+    assert said.err.splitlines()[-1].startswith("error: cannot connect to env:SHOP_URL")
+    (finished,) = finishing.finish(own_ledger.context(), apply=True)
+    assert finished.said == finishing.SPLIT, finished.error
 
 
 @EXHAUSTIVE

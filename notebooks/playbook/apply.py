@@ -37,21 +37,20 @@ def apply_step(context: Context, step: str, change: Change, evidence: dict[str, 
     started = time.monotonic()
     before = context.journal.entry(step)
     entry = _begin(context, step, change, evidence)
-    for positions in _side_by_side(entry.statements):
-        try:
-            _apply_statements(context, entry, change, positions)
-        except Interrupted:
-            raise
-        except StepError as error:
-            if before and before.status == "applied" and _refused(error) and not _advanced(context, entry, change):
-                context.journal.begin(before, done=len(before.statements))
-                raise StepError(f"{error}; what an earlier run applied stands as it stood") from error
-            if isinstance(error.__cause__ or error, change.gives_up_on):
-                undo_step(context, entry)
-                raise StepError(f"{error}; what the step had made was taken back") from error
-            if not context.journal.states(step):
-                context.journal.close(step, "failed", reason=masked(error))
-            raise
+    try:
+        apply_statements(context, entry, change)
+    except Interrupted:
+        raise
+    except StepError as error:
+        if before and before.status == "applied" and _refused(error) and not _advanced(context, entry, change):
+            context.journal.begin(before, done=len(before.statements))
+            raise StepError(f"{error}; what an earlier run applied stands as it stood") from error
+        if isinstance(error.__cause__ or error, change.gives_up_on):
+            undo_step(context, entry)
+            raise StepError(f"{error}; what the step had made was taken back") from error
+        if not context.journal.states(step):
+            context.journal.close(step, "failed", reason=masked(error))
+        raise
     with context.connect() as connection:
         if missing := change.missing(connection):
             raise StepError(f"{step}: {missing}; run again to go on with them")
@@ -122,25 +121,35 @@ def _goes_on(context: Context, entry: Entry, change: Change) -> bool:
     return same or change.stands().standing == "exists"
 
 
-def _side_by_side(statements: Sequence[Statement]) -> list[list[int]]:
+def apply_statements(context: Context, entry: Entry, change: Change, first: int = 0) -> None:
+    """Runs the entry's statements in order, from position `first` on; those that are done already are left out.
+
+    Neighbours that stand `beside` each other are at work together, some at once, unless others are to be spared; each
+    has its own record in the journal, so it resumes by itself. One that fails ends those beside it, and so does Ctrl-C,
+    of which only this thread hears.
+
+    Raises:
+        StepError: a statement failed; the next call resumes there.
+    """
+    for positions in _side_by_side(entry.statements, first):
+        _apply_together(context, entry, change, positions)
+
+
+def _side_by_side(statements: Sequence[Statement], first: int) -> list[list[int]]:
     """The positions, in order; those together whose statements may run beside each other."""
-    positions = range(len(statements))
+    positions = range(first, len(statements))
     return [list(each) for _, each in groupby(positions, lambda at: statements[at].beside or at)]
 
 
-def _apply_statements(context: Context, entry: Entry, change: Change, positions: list[int]) -> None:
-    """Some at once, unless others are to be spared; each has its own record in the journal, so it resumes by itself.
-
-    One that fails ends those beside it, and so does Ctrl-C, of which only this thread hears.
-    """
+def _apply_together(context: Context, entry: Entry, change: Change, positions: list[int]) -> None:
     work = [(context, entry.step, change, position, entry.statements[position]) for position in positions]
     at_once = 1 if change.throttle().spares else min(len(work), AT_ONCE)
     if at_once == 1:
         for each in work:
-            apply_statement(*each)
+            _apply_statement(*each)
         return
     with ThreadPoolExecutor(at_once, "apply") as threads:
-        running = [threads.submit(apply_statement, *each) for each in work]
+        running = [threads.submit(_apply_statement, *each) for each in work]
         try:
             ended, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
@@ -154,7 +163,7 @@ def _apply_statements(context: Context, entry: Entry, change: Change, positions:
             each.result()
 
 
-def apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:
+def _apply_statement(context: Context, step: str, change: Change, position: int, statement: Statement) -> None:
     """Runs one statement of the step's entry, unless it is done already."""
     record = context.journal.record(step, "apply", position, statement)
     sent = context.journal.sent(step, "apply", position)
@@ -173,6 +182,7 @@ def apply_statement(context: Context, step: str, change: Change, position: int, 
             return
     if outcome == "broken":
         _mend(context, change, statement)
+    context.progress(statement.purpose)
     execute(
         context.connect,
         statement,

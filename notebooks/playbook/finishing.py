@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from playbook.apply import apply_statement, undo_statement
+from playbook.apply import apply_statements, undo_statement
 from playbook.backends import await_backends
 from playbook.changes.partition import Partition
 from playbook.changes.partitioning.finish import Finish
 from playbook.context import Context
-from playbook.errors import Drifted, Interrupted, StepError, UsageError
+from playbook.errors import Drifted, StepError, UsageError
 from playbook.journal import Entry
 from playbook.step import Step, planned_steps
+from playbook.target.server_errors import interruption
 from playbook.target.sql import Statement
 
 FINAL = (
@@ -95,7 +96,11 @@ def _finish(context: Context, chosen: _Chosen) -> Finished:
     begun = SPLITTING in chosen.entry.evidence
     if not begun and (chosen.finish.obstacles or not chosen.finish.statements):
         return _planned(chosen)
-    return _split(context, chosen) if begun or chosen.finish.undo else _give_up(context, chosen)
+    try:
+        with interruption():
+            return _split(context, chosen) if begun or chosen.finish.undo else _give_up(context, chosen)
+    except StepError as error:
+        return Finished(chosen.step.id, chosen.finish.statements, error=str(error))
 
 
 def _give_up(context: Context, chosen: _Chosen) -> Finished:
@@ -106,12 +111,10 @@ def _give_up(context: Context, chosen: _Chosen) -> Finished:
         evidence = {**entry.evidence, "final": FINAL}
         entry = replace(entry, statements=(*entry.statements, *statements), undo=(), evidence=evidence)
         context.journal.begin(entry, done=done)
-    try:
-        _run(context, chosen, entry, len(entry.statements) - len(statements))
-    except StepError as error:
-        return Finished(step, statements, error=str(error))
+    apply_statements(context, entry, change, len(entry.statements) - len(statements))
     with context.connect() as connection:
-        context.journal.close(step, "applied", objects=change.objects(connection))
+        objects = change.objects(connection)
+    context.journal.close(step, "applied", objects=objects)
     return Finished(step, statements, said=ENDED)
 
 
@@ -120,26 +123,25 @@ def _split(context: Context, chosen: _Chosen) -> Finished:
 
     Of the whole table nothing is another afterwards. In between its foreign keys come and go.
     """
-    step, planned, entry = chosen.step.id, chosen.finish, chosen.entry
+    step, planned, change, entry = chosen.step.id, chosen.finish, chosen.change, chosen.entry
+    if SPLITTING not in entry.evidence:
+        entry = _begun(context, chosen)
+    begun = entry.evidence[SPLITTING]
+    first = begun["statements"]
+    if begun.get("ended"):
+        return _taken_back(context, entry, "a split had failed")
     try:
-        if SPLITTING not in entry.evidence:
-            entry = _begun(context, chosen)
-        begun = entry.evidence[SPLITTING]
-        if begun.get("ended"):
-            return _taken_back(context, entry, "a split had failed")
-        if planned.split and planned.statements != entry.statements[begun["statements"] :]:
-            raise Drifted(f"{chosen.change.table.qualified} was changed since its history was begun to be split")
-        _run(context, chosen, entry, begun["statements"])
-    except Interrupted as error:
-        return Finished(step, planned.statements, error=str(error))
+        if planned.split and planned.statements != entry.statements[first:]:
+            raise Drifted(f"{change.table.qualified} was changed since its history was begun to be split")
+        apply_statements(context, entry, change, first)
     except StepError as error:
-        if not isinstance(error.__cause__ or error, chosen.change.gives_up_on):
-            return Finished(step, planned.statements, error=str(error))
+        if not isinstance(error.__cause__ or error, change.gives_up_on):
+            raise
         return _taken_back(context, entry, str(error))
     with context.connect() as connection:
-        evidence = {**_without(entry.evidence), "proof": chosen.change.proof(connection)}
+        evidence = {**_without(entry.evidence), "proof": change.proof(connection)}
     context.journal.close(step, "applied", objects=begun["objects"], evidence=evidence)
-    return Finished(step, planned.statements, planned.undo, said=SPLIT)
+    return Finished(step, entry.statements[first:], _way_back(entry), said=SPLIT)
 
 
 def _begun(context: Context, chosen: _Chosen) -> Entry:
@@ -165,12 +167,6 @@ def _begun(context: Context, chosen: _Chosen) -> Entry:
     return entry
 
 
-def _run(context: Context, chosen: _Chosen, entry: Entry, first: int) -> None:
-    for position, statement in enumerate(entry.statements[first:], first):
-        context.progress(statement.purpose)
-        apply_statement(context, chosen.step.id, chosen.change, position, statement)
-
-
 def _taken_back(context: Context, entry: Entry, why: str) -> Finished:
     try:
         _take_back(context, entry)
@@ -180,6 +176,7 @@ def _taken_back(context: Context, entry: Entry, why: str) -> Finished:
     return Finished(entry.step, (), error=f"{why}; what the split had made was taken back")
 
 
+@interruption()
 def _take_back(context: Context, entry: Entry) -> None:
     """The split alone; the step stands as it stood."""
     before = entry.evidence[SPLITTING]

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from playbook.changes.conditions import is_constrained, is_gone, is_kind, is_there, is_valid
+from playbook.changes.conditions import is_constrained, is_gone, is_kind, is_there
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Attributes
+from playbook.changes.partitioning.checks import Check
 from playbook.changes.partitioning.conversion import (
     CONCURRENT,
     EXCLUSIVE,
@@ -95,24 +96,11 @@ class Attach(Conversion):
         )
 
     def _checked(self) -> tuple[Statement, Statement]:
-        key, check = quote(self.key), quote(self.check)
+        key = quote(self.key)
+        check = Check(self.name, self.check, f"{key} IS NOT NULL AND {key} < {self.bound}")
         return (
-            Statement(
-                f"ALTER TABLE {self.name}\n  ADD CONSTRAINT {check} "
-                f"CHECK ({key} IS NOT NULL AND {key} < {self.bound}) NOT VALID",
-                f"rows of the history lie before {self.cutoff.start}; until the swap, later ones are refused",
-                EXCLUSIVE,
-                self.name,
-                unless=is_constrained(self.check, self.name),
-            ),
-            Statement(
-                f"ALTER TABLE {self.name}\n  VALIDATE CONSTRAINT {check}",
-                "verify that beside readers and writers, so that the swap need not",
-                CONCURRENT,
-                self.name,
-                long=True,
-                unless=is_valid(self.check, self.name),
-            ),
+            check.add(f"rows of the history lie before {self.cutoff.start}; until the swap, later ones are refused"),
+            check.verify("verify that beside readers and writers, so that the swap need not"),
         )
 
     def _build(self) -> Statement:

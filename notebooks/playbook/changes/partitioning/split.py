@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from playbook.changes.conditions import is_constrained, is_gone, is_part, is_valid
+from playbook.changes.conditions import is_gone, is_part, is_valid
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attach import check_name
 from playbook.changes.partitioning.attributes import Attributes, Constraint
 from playbook.changes.partitioning.change_log import ChangeLog
-from playbook.changes.partitioning.conversion import CONCURRENT, EXCLUSIVE, held, new_name, not_valid, script
+from playbook.changes.partitioning.checks import Check
+from playbook.changes.partitioning.conversion import EXCLUSIVE, held, new_name, not_valid, script
 from playbook.changes.partitioning.copy import Copy
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound
@@ -61,47 +62,29 @@ class Split(Copy):
         """In order; nothing blocks writers but the CHECK, the triggers, the swap and the foreign keys, for a moment."""
         return (*self._checked(self._of_rest()), *super().statements()) if self.table.primary_key else ()
 
-    def _of_history(self, place: str) -> tuple[str, str, str]:
-        """Table, name and condition of the CHECK that says in advance what the bound will."""
+    def _of_history(self, place: str) -> Check:
+        """Says in advance what the bound will."""
         key = quote(self.key)
-        return place, check_name(self.table.name, self.last.end), f"{key} IS NOT NULL AND {key} < {self.bound}"
+        return Check(place, check_name(self.table.name, self.last.end), f"{key} IS NOT NULL AND {key} < {self.bound}")
 
-    def _of_rest(self) -> list[tuple[str, str, str]]:
+    def _of_rest(self) -> list[Check]:
         """The same of the default partition, in which ATTACH would look for rows of the new one."""
         key = quote(self.key)
         name = fit(self.table.name, f"_from_{self.last.end:%Y_%m_%d}")
-        return [(self.rest, name, f"{key} IS NOT NULL AND {key} >= {self.bound}")] if self.rest else []
+        return [Check(self.rest, name, f"{key} IS NOT NULL AND {key} >= {self.bound}")] if self.rest else []
 
-    def _checked(self, checks: list[tuple[str, str, str]], unless: str = "false") -> list[Statement]:
+    def _checked(self, checks: list[Check], unless: str = "false") -> list[Statement]:
         """Verified beside readers and writers; none refuses a row that the bounds would let in."""
-        made = [
-            Statement(
-                f"ALTER TABLE {place}\n  ADD CONSTRAINT {quote(name)} CHECK ({condition}) NOT VALID",
-                f"what the bounds say of {place} already, so that the swap reads none of its rows",
-                EXCLUSIVE,
-                place,
-                unless=f"{unless} OR {is_constrained(name, place)}",
-            )
-            for place, name, condition in checks
+        why = "what the bounds say of {} already, so that the swap reads none of its rows"
+        return [
+            *(each.add(why.format(each.place), unless) for each in checks),
+            *(each.verify("verify that beside readers and writers", unless) for each in checks),
         ]
-        verified = [
-            Statement(
-                f"ALTER TABLE {place}\n  VALIDATE CONSTRAINT {quote(name)}",
-                "verify that beside readers and writers",
-                CONCURRENT,
-                place,
-                long=True,
-                unless=f"{unless} OR {is_valid(name, place)}",
-            )
-            for place, name, _ in checks
-        ]
-        return [*made, *verified]
 
     def _build(self) -> Statement:
-        place, name, condition = self._of_history(self.parent)
-        made = super()._build()
-        commands = [made.sql, f"ALTER TABLE {place} ADD CONSTRAINT {quote(name)} CHECK ({condition})"]
-        commands += recreate.row_security(self.table, place)
+        made, check = super()._build(), self._of_history(self.parent)
+        commands = [made.sql, f"ALTER TABLE {check.place} ADD CONSTRAINT {quote(check.name)} CHECK ({check.condition})"]
+        commands += recreate.row_security(self.table, self.parent)
         return replace(made, sql=script(commands), purpose="the partitioned table that will take the history's place")
 
     def _swap(self) -> Statement:
@@ -174,13 +157,12 @@ class Split(Copy):
     def _tidy(self) -> Statement:
         checks = [self._of_history(self.parent), *self._of_rest()]
         tidied = super()._tidy()
-        commands = [f"ALTER TABLE {place} DROP CONSTRAINT IF EXISTS {quote(name)}" for place, name, _ in checks]
         return replace(
             tidied,
-            sql=script([*commands, tidied.sql]),
+            sql=script([*(each.drop() for each in checks), tidied.sql]),
             purpose="the first log and the CHECKs have served",
             lock=EXCLUSIVE,
-            relation=" and ".join(place for place, *_ in checks),
+            relation=" and ".join(each.place for each in checks),
         )
 
     def _foreign_key(self, each: Constraint) -> tuple[Statement, Statement]:
@@ -254,11 +236,11 @@ class Split(Copy):
     def _drop_checks(self) -> Statement:
         checks = [self._of_history(self.name), *self._of_rest()]
         return Statement(
-            script([f"ALTER TABLE {place} DROP CONSTRAINT IF EXISTS {quote(name)}" for place, name, _ in checks]),
+            script([each.drop() for each in checks]),
             "the CHECKs have served",
             EXCLUSIVE,
-            " and ".join(place for place, *_ in checks),
-            unless=" AND ".join(f"NOT {is_constrained(name, place)}" for place, name, _ in checks),
+            " and ".join(each.place for each in checks),
+            unless=" AND ".join(f"NOT {each.stands}" for each in checks),
         )
 
 
