@@ -8,9 +8,9 @@ run under the server's settings as they are; the copy works with two sessions at
 
 import json
 import os
-import resource
 import time
 
+from tests.benchmarks.copying import LIMIT, MEMORY_LIMIT_MB, Successor, client_mb, make_log
 from tests.benchmarks.planned import planned
 from tests.benchmarks.writing import written
 
@@ -18,9 +18,7 @@ from playbook.context import open_context
 from playbook.phase import Playbook
 
 COPY_ROWS = int(os.environ.get("BENCH_COPY_ROWS", "2000000"))
-COPY_LIMIT = 1.5
 BUFFERS_LIMIT = 10.0
-MEMORY_LIMIT_MB = 16.0
 BATCH = 10_000
 WRITES_PER_S = 50.0
 
@@ -28,58 +26,30 @@ STEP = (
     "{name: log_partitioned, kind: partition, table: log, key: at, every: month, route: copy, "
     "keep: always, accept: per-partition uniqueness of id}"
 )
-
-ROWS = """
-CREATE TABLE log (id bigint PRIMARY KEY, person int, action text NOT NULL, at timestamptz NOT NULL);
-INSERT INTO log SELECT n, 1 + n % 1000, 'action ' || n % 7, timestamptz '2024-01-01 00:00:00+00' + n * interval '1 day' *
-  (730.0 / {rows}) FROM generate_series(1, {rows}) n;
-CREATE INDEX log_person ON log (person);
-CREATE INDEX log_at ON log (at);
-CREATE TABLE unindexed AS SELECT * FROM log;
-"""
-
 MONTH = "SELECT action, count(*) FROM {table} WHERE at >= '2025-03-01' AND at < '2025-04-01' GROUP BY action"
 
 
 def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty, tmp_path, monkeypatch):
-    with empty.connect() as connection:
-        connection.execute(ROWS.format(rows=COPY_ROWS))
-        connection.execute("VACUUM (ANALYZE)")
-        connection.execute("CHECKPOINT")
+    make_log(empty, COPY_ROWS, "CREATE TABLE unindexed AS SELECT * FROM log")
     settings = planned(empty, tmp_path, monkeypatch, STEP, "log")
     ((_, statements, _),) = Playbook(open_context(settings)).phase("1").preview().steps
-    made = [each.sql for each in statements if "log_partitioned" in each.sql and each.sql.startswith("CREATE TABLE")][
-        :2
-    ]
-    indexes = [each.sql for each in statements if each.lock == "SHARE"]
+    successor = Successor.of(statements, "log_partitioned")
     seconds: dict[str, float] = {}
     parts: dict[str, float] = {}
     told: list[tuple[float, str]] = []
 
     def plain(connection):
-        started = time.monotonic()
-        connection.execute("INSERT INTO log_partitioned SELECT * FROM log")
-        parts["plain_rows_s"] = round(time.monotonic() - started, 2)
-        for sql in indexes:
-            connection.execute(sql)
+        parts["plain_rows_s"] = round(successor.plainly(connection, "log"), 2)
 
     def batched(connection):
-        for sql in indexes:
-            connection.execute(sql)
+        successor.index(connection)
         for low in range(0, COPY_ROWS, BATCH):
             connection.execute(
                 f"INSERT INTO log_partitioned SELECT * FROM log WHERE id > {low} AND id <= {low + BATCH}"
             )
 
     def other(name, fill):
-        with empty.connect() as connection:
-            for sql in made:
-                connection.execute(sql)
-            connection.execute("CHECKPOINT")
-            started = time.monotonic()
-            fill(connection)
-            seconds[name] = time.monotonic() - started
-            connection.execute("DROP TABLE log_partitioned")
+        seconds[name] = successor.filled(empty, fill)
 
     def beside_a_writer(number, work):
         insert = f"INSERT INTO log VALUES ({number * COPY_ROWS} + %s, 1, 'written', now())"
@@ -95,9 +65,9 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
         assert state.status == "applied", state.reason
 
     beside_a_writer(10, lambda: other("plain", plain))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = client_mb()
     during = beside_a_writer(20, ours)
-    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+    grown_mb = client_mb() - memory
     buffers = {name: _buffers(empty, name) for name in ("log", "log_unpartitioned", "unindexed")}
     with empty.connect() as connection:
         ((differ,),) = connection.execute(
@@ -111,7 +81,7 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
         **{f"{name}_s": round(value, 2) for name, value in seconds.items()},
         **parts,
         "ratio": round(seconds["copy"] / seconds["plain"], 2),
-        "limit_s": round(COPY_LIMIT * seconds["plain"], 2),
+        "limit_s": round(LIMIT * seconds["plain"], 2),
         "client_grown_mb": round(grown_mb, 1),
         "statements": len(during),
         "worst_ms": round(max(during), 1),
@@ -122,7 +92,7 @@ def test_a_copy_takes_little_longer_than_a_plain_one_and_less_than_batches(empty
     print(json.dumps({"benchmark": "partition by copying", **figures}))
     print(*(f"{at:8.2f} s {text}" for at, text in told), sep="\n")
     assert differ == 0
-    assert seconds["copy"] <= COPY_LIMIT * seconds["plain"]
+    assert seconds["copy"] <= LIMIT * seconds["plain"]
     assert seconds["copy"] < seconds["batches"]
     assert BUFFERS_LIMIT * buffers["log"] <= buffers["unindexed"]
     assert grown_mb <= MEMORY_LIMIT_MB
