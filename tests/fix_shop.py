@@ -116,6 +116,23 @@ class Shop:
         finally:
             self.execute(f"BEGIN READ WRITE; {setting.format('RESET')}; COMMIT")
 
+    @contextmanager
+    def opened_as(self, role: str, *given: str) -> Iterator[None]:
+        """Meanwhile openings are those of a role made for it, which was `given` this by the superuser.
+
+        The superuser gets back what the role owns.
+        """
+        self.execute(f"DROP ROLE IF EXISTS {role}")
+        self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")
+        try:
+            for statement in given:
+                self.execute(statement)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(self.variable, self.url(role))
+                yield
+        finally:
+            self.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
     def killed(self, step: str, point: str, position: int = 0, direction: str = "apply", touch: str = "") -> int:
         """Applies the step's phase, or undoes, in a process that dies at `point` of a statement; see killed_apply.py."""
         script = Path(__file__).with_name("killed_apply.py")
@@ -129,10 +146,11 @@ class Shop:
         assert done.returncode in {0, -9}, done.stderr
         return done.returncode
 
-    def url(self) -> str:
-        """The URL with its password, as an environment variable would hold it."""
+    def url(self, role: str = "") -> str:
+        """The URL with its password, as an environment variable would hold it; a role's password is its name."""
         c = self.target.conninfo
-        return f"postgresql://{c['user']}:{c['password']}@/{c['dbname']}?host={c['host']}&port={c['port']}"
+        user, password = (role, role) if role else (c["user"], c["password"])
+        return f"postgresql://{user}:{password}@/{c['dbname']}?host={c['host']}&port={c['port']}"
 
 
 def lay_out(

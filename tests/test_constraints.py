@@ -418,40 +418,28 @@ def test_a_view_is_no_table_to_constrain(shop):
     assert "is a view" in reason(checked)
 
 
-def test_a_role_without_ownership_is_told_the_grant(shop, monkeypatch):
-    shop.execute("DROP ROLE IF EXISTS shop_checker")
-    shop.execute("CREATE ROLE shop_checker LOGIN PASSWORD 'guest'")
-    shop.execute("GRANT SELECT ON orders, customers TO shop_checker")
-    c = shop.target.conninfo
-    monkeypatch.setenv("SHOP_URL", f"postgresql://shop_checker:guest@/{c['dbname']}?host={c['host']}&port={c['port']}")
-    checked = shop.playbook().phase("1").check()
+def test_a_role_without_ownership_is_told_the_grant(shop):
+    with shop.opened_as("shop_checker", "GRANT SELECT ON orders, customers TO shop_checker"):
+        checked = shop.playbook().phase("1").check()
     assert set(states(checked).values()) == {"blocked"}
     assert "ALTER TABLE public.orders OWNER TO shop_checker;" in reason(checked)
     assert "CREATE ON SCHEMA" not in reason(checked)
     assert "GRANT REFERENCES ON public.customers TO shop_checker;" in reason(checked, STEPS[2])
-    shop.execute("DROP OWNED BY shop_checker")
-    shop.execute("DROP ROLE shop_checker")
 
 
-def test_rows_that_a_policy_hides_are_not_taken_for_right(shop, monkeypatch):
-    shop.execute("DROP ROLE IF EXISTS shop_owner")
-    shop.execute("CREATE ROLE shop_owner LOGIN PASSWORD 'owner'")
-    for sql in (
+def test_rows_that_a_policy_hides_are_not_taken_for_right(shop):
+    only(shop, CHECK)
+    with shop.opened_as(
+        "shop_owner",
         "GRANT CREATE ON SCHEMA public TO shop_owner",
         "ALTER TABLE orders OWNER TO shop_owner",
         "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
         "ALTER TABLE orders FORCE ROW LEVEL SECURITY",
         "CREATE POLICY paid ON orders USING (total >= 0)",
     ):
-        shop.execute(sql)
-    only(shop, CHECK)
-    c = shop.target.conninfo
-    monkeypatch.setenv("SHOP_URL", f"postgresql://shop_owner:owner@/{c['dbname']}?host={c['host']}&port={c['port']}")
-    checked = shop.playbook().phase("1").check()
+        checked = shop.playbook().phase("1").check()
     assert states(checked) == {STEPS[0]: "blocked"}
     assert "row-level security" in reason(checked)
-    shop.execute("DROP OWNED BY shop_owner")
-    shop.execute("DROP ROLE shop_owner")
 
 
 def test_undo_leaves_one_alone_that_others_have_changed(shop):

@@ -306,15 +306,10 @@ def test_one_that_stands_with_the_same_definition_is_left_to_its_owner_and_anoth
     assert sales.execute("SELECT to_regnamespace('playbook')") == [(None,)]
 
 
-def test_a_role_that_does_not_own_the_table_is_told_so(sales, monkeypatch):
-    sales.execute("DROP ROLE IF EXISTS sales_guest")
-    sales.execute("CREATE ROLE sales_guest LOGIN PASSWORD 'guest'")
-    sales.execute("GRANT SELECT ON sales TO sales_guest")
-    c = sales.target.conninfo
-    monkeypatch.setenv("SHOP_URL", f"postgresql://sales_guest:guest@/{c['dbname']}?host={c['host']}&port={c['port']}")
-    ((_, found),) = sales.playbook().phase("1").check().steps
+def test_a_role_that_does_not_own_the_table_is_told_so(sales):
+    with sales.opened_as("sales_guest", "GRANT SELECT ON sales TO sales_guest"):
+        ((_, found),) = sales.playbook().phase("1").check().steps
     assert (found.status, "ALTER TABLE public.sales OWNER TO sales_guest" in found.reason) == ("blocked", True)
-    sales.execute("DROP OWNED BY sales_guest; DROP ROLE sales_guest")
 
 
 def test_killed_while_it_is_made_it_goes_on_counting_each_row_once(sales, snapshot):

@@ -321,9 +321,7 @@ def test_a_role_that_owns_the_table_and_nothing_else_keeps_its_journal_in_a_file
         "GRANT SELECT ON people TO ledger_owner",
     ):
         ledger.execute(sql)
-    c = ledger.target.conninfo
-    url = f"postgresql://ledger_owner:ledger_owner@/{c['dbname']}?host={c['host']}&port={c['port']}"
-    monkeypatch.setenv("SHOP_URL", url)
+    monkeypatch.setenv("SHOP_URL", ledger.url("ledger_owner"))
     journal = ledger.folder / "journal.sqlite"
     blocked = reason(ledger.playbook(journal=journal).phase("1").check())
     assert "GRANT CREATE ON SCHEMA public TO ledger_owner" in blocked

@@ -320,18 +320,15 @@ class TestJob:
         assert log(shop)[0].manner == "concurrently"
 
 
-def test_a_role_that_may_not_use_pg_cron_is_told_and_gets_no_job(cron, open_sales, monkeypatch):
+def test_a_role_that_may_not_use_pg_cron_is_told_and_gets_no_job(cron, open_sales):
     shop = open_sales(cron)
-    shop.execute("DROP ROLE IF EXISTS sales_owner")
-    shop.execute("CREATE ROLE sales_owner LOGIN PASSWORD 'owner'")
-    shop.execute("GRANT CREATE ON SCHEMA public TO sales_owner")
-    shop.execute("GRANT CREATE ON DATABASE {} TO sales_owner".format(shop.target.conninfo["dbname"]))
-    shop.execute("ALTER TABLE sales OWNER TO sales_owner")
-    c = shop.target.conninfo
-    monkeypatch.setenv("SHOP_URL", f"postgresql://sales_owner:owner@/{c['dbname']}?host={c['host']}&port={c['port']}")
-    (_, state, _), *_ = shop.playbook().phase("1").apply().steps
+    with shop.opened_as(
+        "sales_owner",
+        "GRANT CREATE ON SCHEMA public TO sales_owner",
+        "GRANT CREATE ON DATABASE {} TO sales_owner".format(shop.target.conninfo["dbname"]),
+        "ALTER TABLE sales OWNER TO sales_owner",
+    ):
+        (_, state, _), *_ = shop.playbook().phase("1").apply().steps
     assert state.status == "applied"
     assert any("GRANT USAGE ON SCHEMA cron TO sales_owner;" in each.remedy for each in state.findings)
     assert shop.execute("SELECT count(*) FROM cron.job") == [(0,)]
-    shop.execute("DROP OWNED BY sales_owner CASCADE")
-    shop.execute("DROP ROLE sales_owner")

@@ -280,28 +280,16 @@ class TestWhereTheJournalMayNotStand:
         assert "which was there before" in undoing.uninstall(shop.context(), keep_steps=False)
         assert shop.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'playbook'::regnamespace") == [(0,)]
 
-    def test_a_role_that_may_not_write_it_is_told_the_grant(self, shop, monkeypatch):
-        shop.execute("DROP ROLE IF EXISTS shop_owner")
-        shop.execute("CREATE ROLE shop_owner LOGIN PASSWORD 'owner'")
-        shop.execute("ALTER TABLE orders OWNER TO shop_owner")
-        shop.execute("GRANT CREATE, USAGE ON SCHEMA public TO shop_owner")
-        c = shop.target.conninfo
-        as_owner = f"postgresql://shop_owner:owner@/{c['dbname']}?host={c['host']}&port={c['port']}"
-        as_superuser = shop.url()
-        monkeypatch.setenv("SHOP_URL", as_owner)
-        database = c["dbname"]
-        assert f"GRANT CREATE ON DATABASE {database} TO shop_owner; or keep" in (
-            reason(shop.playbook().phase("1").check(), STEPS[0])
-        )
-        monkeypatch.setenv("SHOP_URL", as_superuser)
+    def test_a_role_that_may_not_write_it_is_told_the_grant(self, shop):
+        owner = ("shop_owner", "ALTER TABLE orders OWNER TO shop_owner", "GRANT ALL ON SCHEMA public TO shop_owner")
+        with shop.opened_as(*owner):
+            checked = shop.playbook().phase("1").check()
+        database = shop.target.conninfo["dbname"]
+        assert f"GRANT CREATE ON DATABASE {database} TO shop_owner; or keep" in reason(checked, STEPS[0])
         shop.playbook().step("1/orders_open").apply()
-        monkeypatch.setenv("SHOP_URL", as_owner)
-        assert "GRANT USAGE ON SCHEMA playbook TO shop_owner; or keep" in reason(
-            shop.playbook().phase("1").check(), STEPS[0]
-        )
-        shop.execute("ALTER TABLE orders OWNER TO postgres")
-        shop.execute("DROP OWNED BY shop_owner")
-        shop.execute("DROP ROLE shop_owner")
+        with shop.opened_as(*owner):
+            checked = shop.playbook().phase("1").check()
+        assert "GRANT USAGE ON SCHEMA playbook TO shop_owner; or keep" in reason(checked, STEPS[0])
 
 
 def test_an_index_that_others_made_of_that_name_meanwhile_is_not_ours_to_undo(shop, monkeypatch):
@@ -332,17 +320,11 @@ def test_a_failed_unique_build_leaves_no_invalid_index(shop):
     assert indexes(shop) == ["orders_customer_created", "orders_pkey"]
 
 
-def test_a_role_without_ownership_is_told_the_grant(shop, monkeypatch):
-    shop.execute("DROP ROLE IF EXISTS shop_guest")
-    shop.execute("CREATE ROLE shop_guest LOGIN PASSWORD 'guest'")
-    shop.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO shop_guest")
-    c = shop.target.conninfo
-    monkeypatch.setenv("SHOP_URL", f"postgresql://shop_guest:guest@/{c['dbname']}?host={c['host']}&port={c['port']}")
-    checked = shop.playbook().phase("1").check()
+def test_a_role_without_ownership_is_told_the_grant(shop):
+    with shop.opened_as("shop_guest", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO shop_guest"):
+        checked = shop.playbook().phase("1").check()
     assert set(statuses(checked).values()) == {"blocked"}
     assert "ALTER TABLE public.orders OWNER TO shop_guest;" in reason(checked, STEPS[0])
-    shop.execute("DROP OWNED BY shop_guest")
-    shop.execute("DROP ROLE shop_guest")
 
 
 @pytest.mark.parametrize("point", ["after_intent", "during", "before_done"])

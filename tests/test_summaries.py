@@ -315,16 +315,12 @@ def test_a_partitioned_table_is_summed_over_all_its_partitions(sales, snapshot):
     assert snapshot(sales.target) == as_found
 
 
-def test_a_role_is_told_the_grants_that_it_lacks(sales, monkeypatch):
-    sales.execute("DROP ROLE IF EXISTS sales_guest")
-    sales.execute("CREATE ROLE sales_guest LOGIN PASSWORD 'guest'")
-    c = sales.target.conninfo
-    monkeypatch.setenv("SHOP_URL", f"postgresql://sales_guest:guest@/{c['dbname']}?host={c['host']}&port={c['port']}")
-    found = state(sales.playbook().phase("1").check())
+def test_a_role_is_told_the_grants_that_it_lacks(sales):
+    with sales.opened_as("sales_guest"):
+        found = state(sales.playbook().phase("1").check())
     assert found.status == "blocked"
     assert "GRANT SELECT ON public.sales TO sales_guest;" in found.reason
     assert "GRANT CREATE ON SCHEMA public TO sales_guest" in found.reason
-    sales.execute("DROP ROLE sales_guest")
 
 
 def test_row_security_that_sums_do_not_keep_is_a_warning(sales):
