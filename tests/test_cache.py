@@ -15,18 +15,12 @@ from decimal import Decimal
 import pytest
 import redis
 from tests.benchmarks.bench_cache import stampede
+from tests.waiting import until
 
 from playbook.errors import Overloaded
 from playbook.service.cache import Breaker, Cache, NotCacheable, cached
 
 TABLES = ("proposals", "customers")
-
-
-def until(condition, limit_s=20.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.002)
 
 
 @pytest.fixture

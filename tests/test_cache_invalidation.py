@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import psycopg
 import pytest
 from sqlalchemy import delete, insert, text, update
 from sqlalchemy.orm import Session, sessionmaker
 from tests.fix_library import Book, Publisher, Tag
+from tests.waiting import until
 
 from playbook.service.cache import Cache, Listener, watch
 from playbook.settings import ROOT
 
 README = (ROOT / "README.md").read_text()
 TABLES = ("book", "book_tag", "tag", "publisher", "author")
-
-
-def until(condition, limit_s=20.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.005)
 
 
 @pytest.fixture

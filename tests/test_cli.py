@@ -8,11 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from playbook import cli
 from playbook.settings import DEFAULT_PLAN
@@ -203,9 +203,7 @@ def test_ctrl_c_leaves_the_journal_right_and_says_how_to_go_on(server, tmp_path)
         text=True,
     )
     parts = tmp_path / "parts" / "03_2_hypothesis_indexes.json"
-    deadline = time.monotonic() + 60
-    while not parts.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(parts.exists, limit_s=60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

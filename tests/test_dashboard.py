@@ -17,6 +17,7 @@ import httpx
 import pytest
 from tests.fix_assess import url
 from tests.fix_browser import LAPTOP, PHONE
+from tests.waiting import until
 
 from playbook import figures
 from playbook.context import open_context
@@ -46,10 +47,8 @@ class Shown:
         return self.url.partition("/?")[0]
 
     def wait(self, samples=2):
-        begun, end = self.observer.sequence, time.monotonic() + 30
-        while self.observer.sequence < begun + samples:
-            assert time.monotonic() < end, "no sample came"
-            time.sleep(0.02)
+        wanted = self.observer.sequence + samples
+        until(lambda: self.observer.sequence >= wanted, "no sample came", limit_s=30)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 from tests.fix_prisma import CANARY, MAP, MOMENT, OWNER, PASSWORDS, READER, TEMPLATE, make_template
 from tests.fix_shop import Shop
 from tests.servers import DEBIAN_SHARE_15, required
+from tests.waiting import until
 
 from playbook.settings import DEFAULT_PLAN
 from playbook.target.connect import Target, identify
@@ -33,6 +33,9 @@ FETCHED = "SELECT sum(idx_tup_fetch) FROM pg_stat_user_indexes"
 STATEMENTS = """
 SELECT s.query FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid JOIN pg_roles r ON r.oid = s.userid
 WHERE d.datname = %s AND r.rolname = %s
+"""
+REPORTING = """
+SELECT 1 FROM pg_stat_activity WHERE application_name ~ '^(playbook |pg_dump$)' AND datname = current_database()
 """
 LOOKS = re.compile(r"(EXPLAIN|SELECT|WITH|SHOW|SET|BEGIN|ROLLBACK|COMMIT|RESET|SAVEPOINT|RELEASE|DEALLOCATE)\b", re.I)
 LEAKED_MOMENT = re.compile(rf":\d\d{re.escape(MOMENT)}(?!\d)")  # not a time of day of our own, with its microseconds
@@ -76,13 +79,7 @@ class Watched:
     def account(self) -> dict[str, Any]:
         """Counters and full contents, once every session of a run or of pg_dump has gone and so has reported."""
         with self.target.connect() as connection:
-            deadline = time.monotonic() + 60
-            while connection.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE application_name ~ '^(playbook |pg_dump$)' "
-                "AND datname = current_database()"
-            ).fetchone():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            until(lambda: not connection.execute(REPORTING).fetchone(), limit_s=60)
             return {
                 "counters": connection.execute(COUNTERS).fetchall(),
                 "fetched": connection.execute(FETCHED).fetchone(),

@@ -12,8 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import psycopg
 import pytest
 from tests import people
 from tests.people import Person
+from tests.waiting import until
 
 from playbook.errors import EmbeddedError
 from playbook.target import account, binaries, cluster, daemon, embedded, filelock, sockets
@@ -74,7 +74,7 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         yield folder
-        eventually(lambda: not processes(folder), f"processes left: {processes(folder)}")
+        until(lambda: not processes(folder), f"processes left: {processes(folder)}")
     finally:
         for left in processes(folder):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -119,14 +119,6 @@ def processes(folder: Path) -> list[psutil.Process]:
     return [process for process in found if any(str(folder) in word for word in process.info["cmdline"] or ())]
 
 
-def eventually(holds: Callable[[], Any], complaint: str, limit_s: float = 15) -> Any:
-    end = time.monotonic() + limit_s
-    while not (answer := holds()):
-        assert time.monotonic() < end, complaint
-        time.sleep(0.03)
-    return answer
-
-
 def hold(person: Person, home: Path, **environment: str) -> subprocess.Popen[str]:
     """Start a process that holds a lease on `home` until `let_go`."""
     return person.start(HOLD, home, **environment)
@@ -167,7 +159,7 @@ def postmaster_of(home: Path) -> psutil.Process:
 def crash(home: Path) -> None:
     """Kill the postmaster of a leased server, and wait for the end of its children."""
     postmaster_of(home).kill()
-    eventually(lambda: not embedded.status(home).running, "the backends outlived their postmaster")
+    until(lambda: not embedded.status(home).running, "the backends outlived their postmaster")
 
 
 def data_of(home: Path) -> Path:
@@ -254,7 +246,7 @@ def test_the_last_of_two_leases_stops_the_server(home: Path) -> None:
     assert embedded.status(home).pid == pid
     second.release()
     assert not embedded.status(home).running
-    eventually(lambda: not psutil.pid_exists(pid), "the postmaster goes on")
+    until(lambda: not psutil.pid_exists(pid), "the postmaster goes on")
 
 
 @pytest.mark.exhaustive
@@ -265,7 +257,7 @@ def test_a_server_that_does_not_heed_a_fast_shutdown_is_ended_at_once_and_recove
         checkpointer = next(each for each in psutil.Process(pid).children() if "checkpointer" in each.cmdline()[0])
         checkpointer.suspend()
         assert cluster.Cluster(home / f"postgres-{binaries.wheel_binaries().major}").stop(limit_s=1)
-        eventually(lambda: not psutil.pid_exists(pid), "the postmaster goes on")
+        until(lambda: not psutil.pid_exists(pid), "the postmaster goes on")
     with embedded.acquire(home) as lease:
         assert ask(lease.server, "SELECT n FROM kept") == 7
 
@@ -301,7 +293,7 @@ def test_the_server_stops_when_its_only_holder_is_killed(home: Path, oneself: Pe
     wait_until_held(holder)
     assert embedded.status(home).running
     kill(holder)
-    eventually(lambda: not embedded.status(home).running, "the server goes on without holders")
+    until(lambda: not embedded.status(home).running, "the server goes on without holders")
     assert "database system is shut down" in (home / "postgres-18" / "server.log").read_text().splitlines()[-1]
 
 
@@ -348,9 +340,9 @@ sys.stdin.read()
     holder = oneself.start(forking, home)
     wait_until_held(holder)
     assert holder.stdout.readline() == "True\n"
-    children = eventually(lambda: psutil.Process(holder.pid).children(), "no child was forked")
+    children = until(lambda: psutil.Process(holder.pid).children(), "no child was forked")
     holder.kill()
-    eventually(lambda: not embedded.status(home).running, "a forked child holds its parent's lease")
+    until(lambda: not embedded.status(home).running, "a forked child holds its parent's lease")
     assert children[0].is_running()
     children[0].kill()
     holder.communicate()
@@ -386,7 +378,7 @@ def test_of_several_that_start_at_once_one_makes_the_server(folder: Path, onesel
 def interrupt_initdb(home: Path, oneself: Person) -> psutil.Process:
     """Kill a process that was making the server, and stop its initdb half-way."""
     holder = hold(oneself, home)
-    eventually((data_of(home).with_name("data.new") / "base").exists, "initdb did not begin")
+    until((data_of(home).with_name("data.new") / "base").exists, "initdb did not begin")
     (initdb,) = (child for child in psutil.Process(holder.pid).children() if child.name() == "initdb")
     initdb.suspend()
     kill(holder)
@@ -518,7 +510,7 @@ def test_backends_that_outlive_their_postmaster_are_waited_for(home: Path, monke
         backend, postmaster = psutil.Process(connection.info.backend_pid), postmaster_of(home)
         backend.suspend()
         postmaster.kill()
-        eventually(lambda: not postmaster.is_running(), "it goes on")
+        until(lambda: not postmaster.is_running(), "it goes on")
         assert embedded.status(home).running
         with monkeypatch.context() as patch:
             patch.setattr(cluster, "UNSEEN_LIMIT_S", 0.3)
@@ -546,7 +538,7 @@ def test_a_defunct_postmaster_counts_as_not_running(home: Path) -> None:
     finally:
         libc.prctl(become_subreaper, 0, 0, 0, 0)
         for child in set(psutil.Process().children()) - others:
-            eventually(lambda child=child: child.wait(15) is not None or True, "a child goes on")
+            until(lambda child=child: child.wait(15) is not None or True, "a child goes on")
 
 
 @pytest.mark.usefixtures("sight")
@@ -558,7 +550,7 @@ def test_a_server_started_by_hand_is_neither_stopped_nor_doubled(home: Path) -> 
     command = [program, "-D", data_of(home), "-c", "listen_addresses=", "-k", folder / "run"]
     daemon.detach(command, keeps=lock, env=account.environment(), identity=owner.identity)
     lock.free()
-    eventually(lambda: "ready" in read(data_of(home) / "postmaster.pid"), "it did not start")
+    until(lambda: "ready" in read(data_of(home) / "postmaster.pid"), "it did not start")
     process = psutil.Process(int(read(data_of(home) / "postmaster.pid").split()[0]))
     try:
         with pytest.raises(EmbeddedError, match=f"in use by process {process.pid}, which the playbook did not start"):

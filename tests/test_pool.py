@@ -11,17 +11,11 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tests.fix_pgbouncer import pooling
+from tests.waiting import until
 
 from playbook.service.pool import AS_FOUND, Gauge, PoolSettings, Usage
 from playbook.service.pool_advice import Slots, pooler_pools, slots
 from playbook.service.sweep import Tried, engine_per_request_ms, recommend, sweep
-
-
-def until(condition, limit_s=20.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.005)
 
 
 @pytest.fixture

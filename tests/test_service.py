@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from tests.waiting import until
 
 from playbook.errors import EmbeddedError, UsageError
 from playbook.service import copies, process
@@ -169,10 +170,7 @@ def test_it_ends_with_a_starter_that_was_killed():
     assert answers(url)
     starter.kill()
     starter.communicate()
-    deadline = time.monotonic() + 30
-    while answers(url) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not answers(url)
+    until(lambda: not answers(url), limit_s=30)
 
 
 def test_the_copy_as_found_is_dropped_and_one_left_behind_too(server):
@@ -195,9 +193,7 @@ def test_serve_answers_until_ctrl_c(server):
     process = subprocess.Popen([COMMAND, "serve", "--as-found"], stdout=subprocess.PIPE, text=True)
     first = process.stdout.readline()
     url = first.split()[0]
-    deadline = time.monotonic() + 30
-    while not answers(url) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: answers(url), limit_s=30)
     assert httpx.get(f"{url}/dashboard", timeout=30).status_code == 200
     assert "(as found) on proposals_0_02_as_found_" in first
     process.send_signal(signal.SIGINT)

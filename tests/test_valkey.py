@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.people import Person, oneself
+from tests.waiting import until
 
 from playbook.errors import EmbeddedError
 from playbook.target import valkey
@@ -23,13 +23,6 @@ lease = valkey.acquire(Path(sys.argv[1]), environ={})
 print("held", flush=True)
 sys.stdin.read()
 """
-
-
-def until(condition, limit_s=20.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def test_redis_url_names_the_server_and_none_is_started(tmp_path: Path) -> None:
