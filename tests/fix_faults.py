@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests import fix_partitions, fix_shop
-from tests.fix_shop import Shop
+from tests.fix_shop import Shop, statuses
 
 from playbook import undoing
 from playbook.errors import PlaybookError, Unreachable
@@ -178,11 +178,6 @@ class Fault:
 
 Place = tuple[str, str, int]
 """Direction, step, position."""
-
-
-def statuses(answer: Any) -> dict[str, str]:
-    """What became of each step."""
-    return {row[0]: row[1].status for row in answer.steps}
 
 
 def reasons(answer: Any) -> str:

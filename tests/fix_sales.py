@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.fix_shop import Shop
+from tests.fix_shop import Shop, lay_out
 
 from playbook.target.connect import Target
 
@@ -78,7 +78,6 @@ SELECT n, (ARRAY['OPEN', 'PAID', 'LOST'])[1 + n % 3], timestamptz '2026-03-20 00
        CASE WHEN n % 3 = 1 THEN timestamptz '2026-03-20 00:00:00+00' + n * interval '97 minutes' + interval '5 hours' END,
        CASE WHEN n % 11 > 0 THEN n % 977 END
 FROM generate_series(1, 900) n;
-ANALYZE;
 """
 
 
@@ -87,13 +86,7 @@ def open_sales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tar
     """Fills a database with sales and writes the plan beside it."""
 
     def make(target: Target) -> Shop:
-        (tmp_path / "plan.yaml").write_text(PLAN)
-        (tmp_path / "workload.sql").write_text(WORKLOAD)
-        with target.connect() as connection:
-            connection.execute(ROWS)
-        shop = Shop(target, tmp_path / "plan.yaml", tmp_path)
-        monkeypatch.setenv("SHOP_URL", shop.url())
-        return shop
+        return lay_out(target, tmp_path, monkeypatch, plan=PLAN, workload=WORKLOAD, rows=ROWS)
 
     return make
 

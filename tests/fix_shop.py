@@ -173,6 +173,16 @@ def lay_out(
     return shop
 
 
+def statuses(answer: Any) -> dict[str, str]:
+    """What became of each step, by what a verb answered."""
+    return {step: state.status for step, state, *_ in answer.steps}
+
+
+def reason(answer: Any, step: str = "") -> str:
+    """Why that became of a step; where none is named, of the first."""
+    return next(state.reason for name, state, *_ in answer.steps if step in {"", name})
+
+
 @pytest.fixture
 def shop(empty: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """The shop with its rows; nothing of the playbook in it yet."""

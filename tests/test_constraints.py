@@ -7,7 +7,7 @@ import time
 
 import psycopg
 import pytest
-from tests.fix_shop import WORKLOAD, Shop
+from tests.fix_shop import lay_out, reason, statuses
 from tests.killing import killed_at_every_statement
 
 from playbook import undoing
@@ -62,27 +62,12 @@ CREATE SEQUENCE tickets;
 @pytest.fixture
 def shop(empty, tmp_path, monkeypatch):
     """Few rows, and a plan of three constraints that they are yet to be held to."""
-    (tmp_path / "plan.yaml").write_text(HEAD + CHECK + NOT_NULL + FOREIGN_KEY)
-    (tmp_path / "workload.sql").write_text(WORKLOAD)
-    with empty.connect() as connection:
-        connection.execute(ROWS)
-        connection.execute("ANALYZE")
-    shop = Shop(empty, tmp_path / "plan.yaml", tmp_path)
-    monkeypatch.setenv("SHOP_URL", shop.url())
-    return shop
+    return lay_out(empty, tmp_path, monkeypatch, plan=HEAD + CHECK + NOT_NULL + FOREIGN_KEY, rows=ROWS)
 
 
 def only(shop, step):
     shop.plan.write_text(HEAD + step)
     return shop
-
-
-def states(answer):
-    return {name: state.status for name, state, *_ in answer.steps}
-
-
-def reason(answer, step=STEPS[0]):
-    return next(state.reason for name, state, *_ in answer.steps if name == step)
 
 
 def standing(shop):
@@ -102,11 +87,11 @@ def not_null(shop):
 def test_every_kind_is_applied_and_undone_without_a_trace(shop, snapshot):
     as_found = snapshot(shop.target)
     phase = shop.playbook().phase("1")
-    assert states(phase.apply()) == dict.fromkeys(STEPS, "applied")
+    assert statuses(phase.apply()) == dict.fromkeys(STEPS, "applied")
     assert standing(shop) == [("orders_customer_fkey", True), ("total_in_range", True)]
     assert not_null(shop)
-    assert states(shop.playbook().phase("1").check()) == dict.fromkeys(STEPS, "applied")
-    assert states(phase.undo()) == dict.fromkeys(STEPS, "undone")
+    assert statuses(shop.playbook().phase("1").check()) == dict.fromkeys(STEPS, "applied")
+    assert statuses(phase.undo()) == dict.fromkeys(STEPS, "undone")
     assert snapshot(shop.target) == as_found
 
 
@@ -157,7 +142,7 @@ def test_rows_that_violate_it_block_it_and_nothing_is_added(shop, snapshot, step
     shop.execute(spoil)
     as_found = snapshot(shop.target)
     applied = shop.playbook(show_values=True).phase("1").apply()
-    assert states(applied) == {step: "blocked"}
+    assert statuses(applied) == {step: "blocked"}
     assert rows is None or f"{rows} rows violate it (id = 7, id = 12)" in reason(applied, step)
     assert "mend them (an UPDATE of " in reason(applied, step)
     assert snapshot(shop.target) == as_found
@@ -181,7 +166,7 @@ def test_keys_of_a_foreign_target_are_masked_unless_asked_for(shop):
 def test_once_the_rows_are_mended_a_new_run_adds_and_validates(shop):
     only(shop, CHECK)
     shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
-    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "blocked"}
+    assert statuses(shop.playbook().phase("1").apply()) == {STEPS[0]: "blocked"}
     shop.execute("UPDATE orders SET total = 0 WHERE total < 0")
     applied = shop.playbook().phase("1").apply()
     assert "4,000 rows verified" in reason(applied)
@@ -199,7 +184,7 @@ def test_enforced_for_new_rows_only_then_validated_by_a_later_run_and_undone(sho
     assert "NOT VALID: it holds for new and changed rows only" in reason(phase.apply())
     assert standing(shop) == [("total_in_range", False)]
     again = shop.playbook().phase("1").apply()
-    assert states(again) == {STEPS[0]: "applied"}
+    assert statuses(again) == {STEPS[0]: "applied"}
     assert "not validated yet: 1 row violates it" in reason(again)
     shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
     shop.playbook().phase("1").apply()
@@ -213,7 +198,7 @@ def test_a_validation_that_fails_leaves_what_stood_applied_as_it_stood(shop, sna
     only(shop, CHECK.replace("keep:", "enforce_new_rows: true, keep:"))
     as_found = snapshot(shop.target)
     shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
-    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
+    assert statuses(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
     shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
     from playbook import step as steps
 
@@ -227,13 +212,13 @@ def test_a_validation_that_fails_leaves_what_stood_applied_as_it_stood(shop, sna
     with monkeypatch.context() as patched:
         patched.setattr(steps, "apply_step", apply_after_the_count)
         failed = shop.playbook().phase("1").apply()
-    assert states(failed) == {STEPS[0]: "failed"}
+    assert statuses(failed) == {STEPS[0]: "failed"}
     assert "what an earlier run applied stands as it stood" in reason(failed)
     assert standing(shop) == [("total_in_range", False)]
     again = shop.playbook().phase("1").apply()
     assert "not validated yet: 1 row violates it" in reason(again)
     shop.execute("UPDATE orders SET total = 0 WHERE id = 7")
-    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
+    assert statuses(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
     assert standing(shop) == [("total_in_range", True)]
     assert [one.error for one in undoing.undo(shop.context())] == [""]
     assert snapshot(shop.target) == as_found
@@ -249,7 +234,7 @@ def test_killed_before_it_is_validated_one_that_is_to_hold_new_rows_counts_as_ap
     shop.execute("UPDATE orders SET total = -1 WHERE id = 7")
     shop.execute("ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK (total >= 0 AND total < 1000) NOT VALID")
     found = shop.playbook().phase("1").check()
-    assert states(found) == {STEPS[0]: "applied"}
+    assert statuses(found) == {STEPS[0]: "applied"}
     assert "not validated yet: 1 row violates it" in reason(found)
 
 
@@ -257,7 +242,7 @@ def test_one_left_not_valid_by_others_is_validated_and_undo_leaves_it_not_valid(
     only(shop, CHECK)
     shop.execute("ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK (total >= 0 AND total < 1000) NOT VALID")
     as_found = snapshot(shop.target)
-    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
+    assert statuses(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
     assert standing(shop) == [("total_in_range", True)]
     assert [one.error for one in undoing.undo(shop.context())] == [""]
     assert snapshot(shop.target) == as_found
@@ -288,7 +273,7 @@ def test_what_stands_already_is_left_alone(shop, snapshot, made, step, status, s
     phase = shop.playbook().phase("1")
     applied = phase.apply()
     found = reason(applied, STEPS[step])
-    assert (states(applied), said in found) == ({STEPS[step]: status}, True), found
+    assert (statuses(applied), said in found) == ({STEPS[step]: status}, True), found
     phase.undo()
     assert snapshot(shop.target) == as_found
 
@@ -309,7 +294,7 @@ def test_what_only_the_server_can_tell_to_be_the_same_is_asked_of_it_without_wri
     only(shop, CHECK.replace("total >= 0 AND total < 1000", f"'{quoted}'"))
     shop.execute(f"ALTER TABLE orders ADD CONSTRAINT total_in_range CHECK ({made})")
     with shop.read_only():
-        assert states(shop.playbook(apply=False).phase("1").check()) == {STEPS[0]: status}
+        assert statuses(shop.playbook(apply=False).phase("1").check()) == {STEPS[0]: status}
 
 
 @pytest.mark.parametrize(
@@ -326,13 +311,13 @@ def test_what_only_the_server_can_tell_to_be_the_same_is_asked_of_it_without_wri
 def test_an_expression_that_cannot_be_one_blocks_with_its_reason(shop, expression, said):
     only(shop, CHECK.replace("total >= 0 AND total < 1000", f'"{expression}"'))
     applied = shop.playbook().phase("1").apply()
-    assert states(applied) == {STEPS[0]: "blocked"}
+    assert statuses(applied) == {STEPS[0]: "blocked"}
     assert said in reason(applied)
 
 
 def test_a_column_that_is_not_there_makes_the_step_not_applicable(shop):
     shop.execute("ALTER TABLE orders DROP COLUMN total")
-    assert states(shop.playbook().phase("1").check())[STEPS[0]] == "not_applicable"
+    assert statuses(shop.playbook().phase("1").check())[STEPS[0]] == "not_applicable"
 
 
 def test_a_foreign_key_needs_something_unique_to_refer_to(shop):
@@ -354,7 +339,7 @@ def test_rows_that_come_to_violate_it_meanwhile_fail_the_step_and_it_is_taken_ba
     apply_step = steps.apply_step
     monkeypatch.setattr(steps, "apply_step", apply_after_the_count)
     applied = shop.playbook().phase("1").apply()
-    assert states(applied) == {STEPS[0]: "failed"}
+    assert statuses(applied) == {STEPS[0]: "failed"}
     assert "what the step had made was taken back" in reason(applied)
     assert snapshot(shop.target) == as_found
     shop.execute("UPDATE orders SET total = 5 WHERE id = 7")
@@ -381,10 +366,10 @@ def test_a_long_transaction_keeps_it_from_being_added_and_no_writer_waits_long(s
         applied = Playbook(context).phase("1").apply()
         stop.set()
         writing.join()
-    assert states(applied) == {STEPS[0]: "failed"}
+    assert statuses(applied) == {STEPS[0]: "failed"}
     assert "nothing was changed" in reason(applied)
     assert worst[0] < 0.5  # one attempt asks for 40 ms; the bound of the benchmark is tighter
-    assert states(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
+    assert statuses(shop.playbook().phase("1").apply()) == {STEPS[0]: "applied"}
 
 
 def test_a_partitioned_table_is_held_to_it_in_every_partition(shop, snapshot):
@@ -400,7 +385,7 @@ def test_a_partitioned_table_is_held_to_it_in_every_partition(shop, snapshot):
     applied = dict.fromkeys(STEPS, "applied")
     if shop.target.server.major < 18:  # which cannot add such a foreign key NOT VALID
         applied[STEPS[2]] = "blocked"
-    assert states(shop.playbook().phase("1").apply()) == applied
+    assert statuses(shop.playbook().phase("1").apply()) == applied
     with pytest.raises(psycopg.errors.CheckViolation):
         shop.execute("UPDATE orders_all SET total = -1 WHERE id = 1")
     with pytest.raises(psycopg.errors.NotNullViolation):
@@ -414,14 +399,14 @@ def test_a_view_is_no_table_to_constrain(shop):
     shop.execute("ALTER TABLE orders RENAME TO orders_base")
     shop.execute("CREATE VIEW orders AS SELECT * FROM orders_base")
     checked = shop.playbook().phase("1").check()
-    assert states(checked) == {STEPS[0]: "not_applicable"}
+    assert statuses(checked) == {STEPS[0]: "not_applicable"}
     assert "is a view" in reason(checked)
 
 
 def test_a_role_without_ownership_is_told_the_grant(shop):
     with shop.opened_as("shop_checker", "GRANT SELECT ON orders, customers TO shop_checker"):
         checked = shop.playbook().phase("1").check()
-    assert set(states(checked).values()) == {"blocked"}
+    assert set(statuses(checked).values()) == {"blocked"}
     assert "ALTER TABLE public.orders OWNER TO shop_checker;" in reason(checked)
     assert "CREATE ON SCHEMA" not in reason(checked)
     assert "GRANT REFERENCES ON public.customers TO shop_checker;" in reason(checked, STEPS[2])
@@ -438,7 +423,7 @@ def test_rows_that_a_policy_hides_are_not_taken_for_right(shop):
         "CREATE POLICY paid ON orders USING (total >= 0)",
     ):
         checked = shop.playbook().phase("1").check()
-    assert states(checked) == {STEPS[0]: "blocked"}
+    assert statuses(checked) == {STEPS[0]: "blocked"}
     assert "row-level security" in reason(checked)
 
 
@@ -457,8 +442,8 @@ def test_a_quoted_camel_case_database_is_constrained_under_its_own_names(shop):
     shop.execute('ALTER TABLE "Orders" RENAME COLUMN total TO "Total"')
     phase = shop.playbook().phase("1")
     assert 'CHECK ("Total" >= 0 AND "Total" < 1000)' in phase.preview().steps[0][1][0].sql
-    assert states(phase.apply()) == {STEPS[0]: "applied"}
-    assert states(phase.undo()) == {STEPS[0]: "undone"}
+    assert statuses(phase.apply()) == {STEPS[0]: "applied"}
+    assert statuses(phase.undo()) == {STEPS[0]: "undone"}
 
 
 def test_the_verdict_claims_no_speed_and_says_what_was_verified(shop):
@@ -481,7 +466,7 @@ def test_the_verdict_claims_no_speed_and_says_what_was_verified(shop):
 def test_killed_between_its_statements_it_is_resumed_and_then_undone(shop, snapshot, step, point, position):
     as_found = snapshot(shop.target)
     assert shop.killed(step, point, position) == -9
-    assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
+    assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
     assert standing(shop) == [("orders_customer_fkey", True), ("total_in_range", True)]
     assert {one.error for one in undoing.undo(shop.context())} == {""}
     assert snapshot(shop.target) == as_found
@@ -495,7 +480,7 @@ def test_rows_that_violate_an_interrupted_one_block_it_and_undo_takes_its_part_b
     assert shop.killed(STEPS[0], "after_done", 0) == -9
     only(shop, CHECK)
     found = shop.playbook().phase("1").apply()
-    assert states(found) == {STEPS[0]: "blocked"}
+    assert statuses(found) == {STEPS[0]: "blocked"}
     assert "`playbook undo 1/total_in_range` takes back its part" in reason(found)
     assert [one.error for one in undoing.undo(shop.context())] == [""]
     assert snapshot(shop.target) == as_found
@@ -504,6 +489,6 @@ def test_rows_that_violate_an_interrupted_one_block_it_and_undo_takes_its_part_b
 @pytest.mark.exhaustive
 def test_killed_at_every_statement_and_resumed_and_undone(shop, snapshot):
     def resume():
-        assert states(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
+        assert statuses(shop.playbook().phase("1").apply()) == dict.fromkeys(STEPS, "applied")
 
     killed_at_every_statement(shop, snapshot, NUMBER, resume)

@@ -17,11 +17,11 @@ from tests.fix_faults import (
     reasons,
     resume,
     small_disk,
-    statuses,
     strike,
     strike_everywhere,
     undo,
 )
+from tests.fix_shop import statuses
 
 from people import rerun_as_root
 from playbook import undoing

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from tests.fix_shop import Shop
+from tests.fix_shop import Shop, statuses
 
 from playbook import parts, undoing
 from playbook.changes.check import Check, CheckSpec
@@ -103,10 +103,6 @@ def mapping(places: dict[str, Named]) -> dict[str, str]:
         mapped[key] = f"{spelt(named.schema)}.{spelt(named.table)}"
         mapped |= {f"{key}.{name}": spelt(getattr(named, name)) for name in ("owner", "moment", "amount")}
     return mapped
-
-
-def statuses(answer) -> dict[str, str]:
-    return {step[0]: step[1].status for step in answer.steps}
 
 
 def test_hostile_names_go_through_every_verb(place, snapshot):

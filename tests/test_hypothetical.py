@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from tests.fix_pgbouncer import pooling
-from tests.fix_shop import PLAN, ROWS, WORKLOAD, Shop
+from tests.fix_shop import ROWS, Shop, lay_out
 
 from playbook.evidence.hypothetical import estimates
 from playbook.plan.workload import Bound
@@ -24,14 +24,7 @@ INDEX = "CREATE INDEX ON public.orders (customer_id, created_at DESC)"
 @pytest.fixture
 def shop15(hypopg, tmp_path, monkeypatch):
     """The shop on PostgreSQL 15 with HypoPG in it."""
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text(WORKLOAD)
-    with hypopg.connect() as connection:
-        connection.execute(ROWS)
-        connection.execute("VACUUM (ANALYZE)")
-    shop = Shop(hypopg, tmp_path / "plan.yaml", tmp_path)
-    monkeypatch.setenv(shop.variable, shop.url())
-    return shop
+    return lay_out(hypopg, tmp_path, monkeypatch)
 
 
 def test_a_dry_run_says_what_the_planner_expects_of_each_step(shop15, dump15):

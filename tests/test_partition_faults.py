@@ -21,12 +21,12 @@ from tests.fix_faults import (
     reasons,
     resume,
     small_disk,
-    statuses,
     strike,
     strike_everywhere,
     undo,
 )
 from tests.fix_routes import by_route
+from tests.fix_shop import statuses
 
 from people import rerun_as_root
 from playbook import cli, finishing, undoing

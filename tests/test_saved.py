@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.fix_shop import statuses
 
 from playbook import reviewing, undoing
 from playbook.errors import Moved, UsageError
@@ -20,10 +21,6 @@ def reviewed(shop):
     path = shop.folder / "reviewed.yaml"
     reviewing.save(shop.context(apply=False), path)
     return path
-
-
-def statuses(answer):
-    return {row[0]: row[1].status for row in answer.steps}
 
 
 def refusal(shop, reviewed):

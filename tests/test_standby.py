@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from tests.fix_shop import PLAN, ROWS, WORKLOAD, Shop
+from tests.fix_shop import lay_out
 
 from playbook.errors import Unsupported
 from playbook.monitor.history import open_history
@@ -14,14 +16,10 @@ from playbook.target.connect import Target
 @pytest.fixture
 def standby_shop(empty15, standby15, tmp_path, monkeypatch):
     """The shop made on the primary and reached on its standby, once that has all of it."""
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "workload.sql").write_text(WORKLOAD)
-    with empty15.connect() as connection:
-        connection.execute(ROWS)
-        connection.execute("VACUUM (ANALYZE)")
+    primary = lay_out(empty15, tmp_path, monkeypatch)
     standby15.catch_up(empty15)
     target = Target(spec="env:SHOP_URL", conninfo=standby15.conninfo(empty15.server.database))
-    shop = Shop(target, tmp_path / "plan.yaml", tmp_path)
+    shop = replace(primary, target=target)
     monkeypatch.setenv("SHOP_URL", shop.url())
     return shop
 

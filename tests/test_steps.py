@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from tests.fix_shop import reason, statuses
 
 from playbook import undoing
 from playbook.errors import Busy, Drifted, TargetError, UsageError
@@ -14,14 +15,6 @@ from playbook.stores import FileStore
 
 STEPS = ["1/orders_customer_created", "1/orders_open"]
 POINTS = ["before_intent", "after_intent", "during", "before_done", "after_done"]
-
-
-def statuses(answer):
-    return {row[0]: row[1].status for row in answer.steps}
-
-
-def reason(answer, step):
-    return next(row[1].reason for row in answer.steps if row[0] == step)
 
 
 def indexes(shop):

@@ -5,11 +5,9 @@
 
 import time
 
-from tests.benchmarks.planned import planned
+from tests.benchmarks.planned import apply, opened, planned
 from tests.benchmarks.writing import Reader, tell, written
 
-from playbook.context import open_context
-from playbook.phase import Playbook
 from playbook.settings import Settings
 
 ROWS = 1_000_000
@@ -36,8 +34,7 @@ def test_no_writer_waits_long_while_a_check_is_added_and_validated(empty, tmp_pa
 
 
 def _apply_beside_a_reader(target, settings: Settings, refusals: list[str]) -> None:
-    context = open_context(settings, lambda text: refusals.append(text) if "next try" in text else None)
+    context = opened(settings, refusals)
     with Reader(target, "SELECT count(*) FROM readings", READER_S):
-        ((_, state, _),) = Playbook(context).phase("1").apply().steps
-    assert state.status == "applied", state.reason
+        apply(context)
     assert refusals, "the reader was gone before the lock was asked for"

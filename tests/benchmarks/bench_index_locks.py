@@ -7,12 +7,10 @@ scheduled start), on a plain table and on one of twelve partitions.
 import time
 
 import pytest
-from tests.benchmarks.planned import planned
+from tests.benchmarks.planned import apply, opened, planned
 from tests.benchmarks.writing import Reader, tell, written
 
 from playbook import undoing
-from playbook.context import open_context
-from playbook.phase import Playbook
 
 ROWS = 300_000
 WAIT_LIMIT_MS = 60.0
@@ -40,22 +38,18 @@ def test_no_writer_waits_long_while_an_index_is_made_and_taken_back(empty, tmp_p
     settings = planned(empty, tmp_path, monkeypatch, STEP, "readings")
     refusals: list[str] = []
 
-    def context():
-        return open_context(settings, lambda text: refusals.append(text) if "next try" in text else None)
-
-    def apply():
+    def apply_beside_a_reader():
         with Reader(empty, "SELECT count(*) FROM readings", READER_S):
-            ((_, state, _),) = Playbook(context()).phase("1").apply().steps
-        assert state.status == "applied", state.reason
+            apply(opened(settings, refusals))
 
-    def undo():
+    def undo_beside_a_reader():
         with Reader(empty, "SELECT count(*) FROM readings", READER_S):
-            (one,) = undoing.undo(context())
+            (one,) = undoing.undo(opened(settings, refusals))
         assert one.error == ""
 
     idle = written(empty, WRITE, lambda: time.sleep(3))
     worst = {}
-    for name, work in (("apply", apply), ("undo", undo)):
+    for name, work in (("apply", apply_beside_a_reader), ("undo", undo_beside_a_reader)):
         refusals.clear()
         taken = written(empty, WRITE, work)
         worst[name] = max(taken)

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from tests.benchmarks.planned import planned
+from tests.benchmarks.planned import apply, opened, planned
 from tests.benchmarks.writing import tell, written
 
 from playbook import undoing
-from playbook.context import open_context
 from playbook.phase import Playbook
 from playbook.target.execute import STOPS_WRITERS, LockPolicy
 
@@ -54,17 +53,13 @@ def test_locks_are_held_as_briefly_on_a_large_table_as_on_a_small_one(empty, tmp
     refusals: list[str] = []
 
     def context():
-        context = open_context(settings, lambda text: refusals.append(text) if "next try" in text else None)
+        context = opened(settings, refusals)
         context.policy = LockPolicy(backoff_s=(0.1, 0.5))
         return context
 
-    def apply():
-        ((_, state, _),) = Playbook(context()).phase("1").apply().steps
-        assert state.status == "applied", state.reason
-
     def apply_beside_a_reader():
         with _reader(empty):
-            apply()
+            apply(context())
 
     locks: dict[str, float] = {}
 
@@ -76,7 +71,7 @@ def test_locks_are_held_as_briefly_on_a_large_table_as_on_a_small_one(empty, tmp
             if statement.lock in STOPS_WRITERS
         }
         with empty.connect() as prober, _timed(prober, stopping, locks):
-            apply()
+            apply(context())
 
     write = "INSERT INTO log VALUES ({} + %s, 1, 'written', now())"
     idle = written(empty, write.format(10 * rows), lambda: time.sleep(3))
