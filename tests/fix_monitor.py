@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from playbook.context import Context
+from playbook.file_store import FileStore
 from playbook.monitor.history import History
 from playbook.monitor.sampler import Sampler, Taken
-from playbook.stores import FileStore
 from playbook.target.connect import Target
 
 FLUSH = "SELECT pg_stat_force_next_flush()"

@@ -7,10 +7,11 @@ import sqlite3
 import pytest
 
 from playbook.errors import UsageError
+from playbook.file_store import FileStore
 from playbook.monitor.history import History, Took
 from playbook.monitor.sample import Sample
 from playbook.monitor.trend import gaps, in_order, points
-from playbook.stores import FileStore, TargetStore
+from playbook.target_store import TargetStore
 
 DAY = 86_400.0
 

@@ -25,6 +25,7 @@ FLOORS = [
     {"evidence"},
     {"changes"},
     {"stores"},
+    {"target_store", "file_store"},
     {"journal"},
     {"saved"},
     {"refreshes", "detachments"},

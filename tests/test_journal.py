@@ -6,9 +6,10 @@ import psycopg
 import pytest
 
 from playbook.errors import TargetError, UsageError
+from playbook.file_store import FileStore
 from playbook.journal import Entry, Journal
-from playbook.stores import FileStore, TargetStore
 from playbook.target.sql import Statement
+from playbook.target_store import TargetStore
 
 BUILD = Statement("CREATE INDEX CONCURRENTLY i ON t (a)", "build i", "SHARE UPDATE EXCLUSIVE", "t", False, True)
 DROP = Statement("DROP INDEX CONCURRENTLY i", "drop i", transactional=False, long=True)

@@ -10,8 +10,8 @@ from tests.fix_shop import reason, statuses
 
 from playbook import undoing
 from playbook.errors import Busy, Drifted, TargetError, UsageError
+from playbook.file_store import FileStore
 from playbook.journal import StatementRecord
-from playbook.stores import FileStore
 
 STEPS = ["1/orders_customer_created", "1/orders_open"]
 POINTS = ["before_intent", "after_intent", "during", "before_done", "after_done"]

@@ -12,6 +12,7 @@ import psycopg
 
 from playbook.changes import kinds
 from playbook.errors import Busy, Interrupted, Unsupported, one_line
+from playbook.file_store import FileStore
 from playbook.journal import Journal
 from playbook.plan import model
 from playbook.plan.mapping import check_use
@@ -20,13 +21,13 @@ from playbook.plan.names import Names
 from playbook.saved import SavedPlan
 from playbook.saved import read as read_saved
 from playbook.settings import Settings
-from playbook.stores import FileStore, TargetStore
 from playbook.target import catalog as catalogs
 from playbook.target.catalog import Catalog
 from playbook.target.connect import Target
 from playbook.target.execute import LockPolicy
 from playbook.target.opening import open_target
 from playbook.target.sessions import Sessions
+from playbook.target_store import TargetStore
 
 if TYPE_CHECKING:
     from playbook.service.standing import Standing

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import psycopg
 
 from playbook.errors import TargetError
-from playbook.stores import Store, TargetStore, within
+from playbook.stores import Store
 from playbook.target.sql import Statement
+from playbook.target_store import TargetStore, within
 
 Direction = Literal["apply", "undo"]
 State = Literal["", "intent", "done"]

@@ -23,9 +23,10 @@ import orjson
 
 from playbook.context import Context
 from playbook.errors import UsageError
+from playbook.file_store import FileStore
 from playbook.monitor.sample import Sample
 from playbook.results import Results, read
-from playbook.stores import FileStore, Store
+from playbook.stores import Store
 from playbook.target.embedded import default_home
 
 KEEP_DAYS = 30.0

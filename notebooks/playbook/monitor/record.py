@@ -10,9 +10,9 @@ import psycopg
 
 from playbook.context import Context
 from playbook.errors import Busy, PlaybookError, one_line
+from playbook.file_store import FileStore
 from playbook.monitor.history import KEEP_DAYS, SLOT_S, History
 from playbook.monitor.sampler import Sampler, Taken, samples
-from playbook.stores import FileStore
 from playbook.target.filelock import FileLock
 
 MOST_WAITING = 1_000
