@@ -202,16 +202,26 @@ def points_of(shop: Shop) -> list[Place]:
     counted = shop.playbook().phase("1")
     found = [("apply", name, at) for name, sts, _ in counted.preview().steps for at in range(len(sts))]
     counted.apply()
+    return found + points_of_undo(shop)
+
+
+def points_of_undo(shop: Shop) -> list[Place]:
+    """Every statement that an undo of what stands runs, from the journal."""
     undo(shop)
     ran = shop.execute("SELECT step, position FROM playbook.statement WHERE direction = 'undo' ORDER BY 1, 2")
-    return found + [("undo", step, at) for step, at in ran]
+    return [("undo", step, at) for step, at in ran]
 
 
 def strike(shop: Shop, own: OwnServer, kill: Callable[[int], None], touch: str, place: Place, point: str) -> None:
     """Applies or undoes until the fault strikes there, and waits until the server is back."""
-    direction, step, position = place
-    if direction == "undo":
+    if place[0] == "undo":
         resume(shop)
+    strike_alone(shop, own, kill, touch, place, point)
+
+
+def strike_alone(shop: Shop, own: OwnServer, kill: Callable[[int], None], touch: str, place: Place, point: str) -> None:
+    """The same where what is to be undone stands."""
+    direction, step, position = place
     fault = Fault(shop, direction, position, point, kill, touch, step)
     with fault.arranged(), suppress(PlaybookError):
         shop.playbook().phase("1").apply() if direction == "apply" else undoing.undo(shop.context())
@@ -269,6 +279,11 @@ class SmallDisk:
 
     admin: Target
     name: str
+    folder: Path
+
+    def grow(self) -> None:
+        """From here on it has room."""
+        subprocess.run(["mount", "-o", "remount,size=32m", self.folder], check=True)
 
     def choose(self) -> None:
         """From here on what new sessions make lies there."""
@@ -287,7 +302,7 @@ class SmallDisk:
 def small_disk(admin: Target, size: str, user: str) -> Iterator[SmallDisk]:
     """A tmpfs, which takes root; empty again in the end. `user` may use it."""
     folder = Path(tempfile.mkdtemp(prefix="playbook-small-"))  # pytest's own folder is closed to the server's account
-    disk = SmallDisk(admin, f"small_{admin.conninfo['dbname']}")
+    disk = SmallDisk(admin, f"small_{admin.conninfo['dbname']}", folder)
     with admin.connect() as connection, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sessions, "kept", lambda sessions: nullcontext())  # only a new one has another default tablespace
         data = connection.execute("SELECT current_setting('data_directory')").fetchall()[0][0]

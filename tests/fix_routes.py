@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.fix_shop import Shop
 from playbook import undoing
 from playbook.context import Context
 from playbook.evidence.live import Timeline, under_load
+from playbook.journal import StatementRecord
 from playbook.phase import Playbook
 from playbook.settings import DEFAULT_PLAN
 from playbook.target.connect import Target
@@ -187,6 +188,20 @@ def route(request: pytest.FixtureRequest) -> Route:
 
 
 ALL = ("ledger attach", "ledger copy", "prisma attach", "prisma copy")
+
+
+@contextmanager
+def between_statements(write: Callable[[str, int], object]) -> Iterator[None]:
+    """Calls `write(direction, position)` before each statement is sent."""
+    intent = StatementRecord.intent
+
+    def writing(record: StatementRecord, *arguments: Any) -> None:
+        write(record.direction, record.position)
+        intent(record, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatementRecord, "intent", writing)
+        yield
 
 
 def by_route(*in_ci: str, of: tuple[str, ...] = ALL) -> pytest.MarkDecorator:

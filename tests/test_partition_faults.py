@@ -7,7 +7,6 @@ import json
 import os
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
@@ -25,14 +24,14 @@ from tests.fix_faults import (
     strike_everywhere,
     undo,
 )
-from tests.fix_routes import by_route
+from tests.fix_routes import between_statements, by_route
 from tests.fix_shop import statuses
 
 from people import rerun_as_root
-from playbook import cli, finishing, undoing
+from playbook import cli, finishing
 from playbook.errors import Busy, Unreachable
 from playbook.evidence.live import under_load
-from playbook.journal import Journal, StatementRecord
+from playbook.journal import Journal
 from playbook.target import embedded
 from playbook.target.execute import LockPolicy
 
@@ -40,6 +39,7 @@ STEP = "1/entries_partitioned"
 EXHAUSTIVE = pytest.mark.exhaustive
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 TOUCH = "UPDATE entries SET note = note WHERE id = 5"
+MOVES = {"apply": "ATTACH", "undo": "DETACH"}
 ROWS = "SELECT * FROM {} ORDER BY id, at"
 
 
@@ -58,17 +58,16 @@ def state(snapshot):
     return take
 
 
-@pytest.mark.parametrize(
-    ("kill", "place", "point"),
-    [
-        ("kill", ("apply", STEP, 7), "before_done"),
-        ("kill_backend", ("undo", STEP, 0), "before_done"),
-    ],
-)
-def test_a_backend_or_server_that_dies_in_the_swap_leaves_every_row(own_ledger, own_server, state, kill, place, point):
+@pytest.mark.parametrize(("kill", "direction"), [("kill", "apply"), ("kill_backend", "undo")])
+def test_a_backend_or_server_that_dies_in_the_swap_leaves_every_row(own_ledger, own_server, state, kill, direction):
     as_found = state(own_ledger.target)
-    strike(own_ledger, own_server, getattr(own_server, kill), TOUCH, place, point)
-    if place[0] == "apply":
+    phase = own_ledger.playbook().phase("1")
+    if direction == "undo":
+        phase.apply()
+    run = phase.preview().steps[0][1] if direction == "apply" else phase.preview_undo().statements
+    (swap,) = (at for at, each in enumerate(run) if f"{MOVES[direction]} PARTITION public.entries_history" in each.sql)
+    strike(own_ledger, own_server, getattr(own_server, kill), TOUCH, (direction, STEP, swap), "before_done")
+    if direction == "apply":
         resume(own_ledger)
     undo(own_ledger)
     assert state(own_ledger.target) == as_found
@@ -124,23 +123,9 @@ def test_a_client_killed_at_every_statement(request, state, database):
     assert covered >= 100
 
 
-@contextmanager
-def between_statements(monkeypatch, write):
-    """Calls `write(direction, position)` before each statement is sent."""
-    intent = StatementRecord.intent
-
-    def writing(record, *arguments):
-        write(record.direction, record.position)
-        intent(record, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StatementRecord, "intent", writing)
-        yield
-
-
 @pytest.mark.parametrize("role", [pytest.param("origin", marks=EXHAUSTIVE), "replica"])
 @by_route("ledger attach", "prisma copy")
-def test_what_is_written_between_any_two_statements_stays(route, monkeypatch, role):
+def test_what_is_written_between_any_two_statements_stays(route, role):
     """Upserts, moved keys, NULLs, a TRUNCATE, sessions in replica mode; the twin has no trigger, so the table has none."""
     route.execute(f"ALTER DATABASE {route.admin.conninfo['dbname']} SET timezone TO 'America/New_York'")
     route.make_twin()
@@ -157,7 +142,7 @@ def test_what_is_written_between_any_two_statements_stays(route, monkeypatch, ro
                     session.execute(sql.format(t=table))
         written.add((direction, position))
 
-    with between_statements(monkeypatch, write):
+    with between_statements(write):
         route.applied()
         assert route.difference() == []
         route.undone()
@@ -404,33 +389,3 @@ def test_a_client_killed_at_every_statement_on_a_prisma_database(route, snapshot
                 undo(route.shop)
                 assert (snapshot(route.admin), route.rows()) == as_found, (position, point, resumed)
     print(f"{route.name}: client killed at {8 * number} points of {number} statements")
-
-
-@EXHAUSTIVE
-def test_an_undo_that_would_stop_writers_for_long_is_refused_loses_nothing_and_goes_on_without_them(ledger):
-    resume(ledger)
-    ledger.execute("INSERT INTO entries (note, at) SELECT 'late', timestamptz '2060-01-01' + n * interval '1 second' "
-                   "FROM generate_series(1, 200000) n")  # fmt: skip
-    stop = threading.Event()
-
-    def write():
-        with ledger.target.connect() as session:
-            while not stop.wait(0.005):
-                session.execute("INSERT INTO entries (note) VALUES ('meanwhile')")
-
-    context = ledger.context()
-    context.policy = LockPolicy(limit_s=1.0, backoff_s=(0.1, 0.2))
-    writing = threading.Thread(target=write)
-    writing.start()
-    try:
-        (refused,) = undoing.undo(context)
-    finally:
-        stop.set()
-        writing.join()
-    assert "since it blocked backend" in refused.error
-    assert "run it again while nobody uses public.entries" in refused.error
-    assert kind(ledger) == "p"
-    before = ledger.execute("SELECT count(*), sum(hashtext(entries::text)) FROM entries")
-    undo(ledger)
-    assert kind(ledger) == "r"
-    assert ledger.execute("SELECT count(*), sum(hashtext(entries::text)) FROM entries") == before

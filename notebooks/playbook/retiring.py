@@ -34,6 +34,10 @@ _LEFT_ALONE = "is left alone whatever its age: it is the table as it was, which 
 _NO_BEGINNING = "is left alone: it has no beginning, and so nothing says how old its rows are"
 _FOLLOWED = "is left alone with its partitions until `playbook finish` has given up {follows}, which undo returns"
 
+_UNDOING = (
+    "is left alone with its partitions, whose rows go into {rebuilt}: `playbook undo` was begun, and is to be ended"
+)
+
 
 class Retention:
     """The retention of one table. Nothing is dropped that the record does not hold as detached by the playbook."""
@@ -83,10 +87,10 @@ class Retention:
             return retention.read(connection, self._table)
 
     def _due(self) -> list[Part]:
-        """What undo might have to return stays whole: a history that was split, and a table that was copied."""
+        """What undo might have to return stays whole: a history that was split, a table copied or being rebuilt."""
         limit = self._change.spec.retention
         assert limit is not None
-        if self._unpartitioned:
+        if self._unpartitioned or self._rebuilt:
             return []
         expired = self._parts().expired(limit.before(self._now.date()))
         return [part for part in expired if part.within is None or not self._history]
@@ -94,6 +98,8 @@ class Retention:
     def _left_alone(self) -> list[Retired]:
         if self._unpartitioned:
             return [Retired(self._table, _FOLLOWED.format(follows=self._unpartitioned))]
+        if self._rebuilt:
+            return [Retired(self._table, _UNDOING.format(rebuilt=self._rebuilt))]
         history = self._history
         parts = self._parts().ranges
         found = [Retired(part.name, _LEFT_ALONE if part.name == history else _NO_BEGINNING)
@@ -114,6 +120,12 @@ class Retention:
         """The quoted name of the table that was copied, while it stands and follows its successor."""
         with self._context.connect() as connection:
             return self._change.unpartitioned(connection)
+
+    @cached_property
+    def _rebuilt(self) -> str | None:
+        """The quoted name of the table that an undo is building anew."""
+        with self._context.connect() as connection:
+            return self._change.rebuilt(connection)
 
     def _each(self, work: Any, subject: Any) -> Retired | None:
         name = subject.name if isinstance(subject, Part) else subject.relation

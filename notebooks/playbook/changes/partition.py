@@ -29,6 +29,7 @@ from playbook.changes.partitioning.conversion import Conversion, new_name
 from playbook.changes.partitioning.copy import Copy
 from playbook.changes.partitioning.finish import Finish
 from playbook.changes.partitioning.pages import STATE, state_name
+from playbook.changes.partitioning.rebuild import Rebuild, without_log
 from playbook.changes.partitioning.routes import Chosen, Wish
 from playbook.errors import Drifted, NotFound, StepError
 from playbook.plan.names import Names
@@ -139,6 +140,10 @@ class Partition(Change):
     def unpartitioned(self, connection: psycopg.Connection[Any]) -> str | None:
         """The quoted name of the table whose rows it was made from by copying, while it stands."""
         return self._kept(connection, Copy)
+
+    def rebuilt(self, connection: psycopg.Connection[Any]) -> str | None:
+        """The quoted name of the table that an undo is building anew, until it has its place."""
+        return self._kept(connection, Rebuild)
 
     def _kept(self, connection: psycopg.Connection[Any], route: type[Conversion]) -> str | None:
         name = quote(self.table.schema, route.old_name(self.table.name))
@@ -311,7 +316,7 @@ class Partition(Change):
             return row[0] if row else None
         found = attributes.read(connection, name)
         if found is not None and found.kind == "p":
-            return "\n".join(recreate.description(found))
+            return "\n".join(recreate.description(without_log(found)))
         if found is not None and found.kind == "r" and found.name.endswith(STATE):
             return "how far a copy has come"
         return "an index" if found is not None and found.kind == "i" else None

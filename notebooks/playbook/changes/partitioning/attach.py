@@ -5,7 +5,7 @@ History stays one partition up to a cutoff that lies at least a week ahead; from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 
 from playbook.changes.conditions import is_constrained, is_gone, is_kind, is_there
@@ -23,6 +23,7 @@ from playbook.changes.partitioning.conversion import (
 )
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound, following
+from playbook.changes.partitioning.rebuild import Rebuild
 from playbook.target.sql import Statement, quote
 
 
@@ -199,7 +200,7 @@ class Attach(Conversion):
         names += [self.narrow_index] if self.widened else []
         names += [rename(index.name) for index in self.shared for rename in (new_name, self.old_name)]
         names += [rename(each.name) for each in a.identity for rename in (new_name, self.old_name)]
-        return [quote(a.schema, name) for name in dict.fromkeys(names)]
+        return [*(quote(a.schema, name) for name in dict.fromkeys(names)), *self.rebuild.new_names()]
 
     def makes(self) -> tuple[str, ...]:
         """The quoted names of what stands after some statement, of which undo would take back something."""
@@ -207,9 +208,16 @@ class Attach(Conversion):
         check = f"{quote(self.check)} ON {self.name}"
         return (self.name, self.parent, check, *(quote(self.table.schema, each) for each in indexes))
 
+    @property
+    def rebuild(self) -> Rebuild:
+        """The way back with many rows past the cutoff."""
+        common = {each.name: getattr(self, each.name) for each in fields(Conversion)}
+        return Rebuild(**common, cutoff=self.cutoff, history=self.kept)
+
     def undo(self) -> tuple[Statement, ...]:
         """From wherever it came to: each statement finds out whether it is still needed."""
-        statements = [self._swap_back(), self._drop_parent(), self._drop_check()]
+        statements = [*self.rebuild.statements(), self._swap_back(), self._drop_parent(), *self.rebuild.end()]
+        statements.append(self._drop_check())
         if self.widened:
             statements += [self._drop_index(self.wide_index), self._drop_index(self.narrow_index)]
         statements += [self._verify_reference(position) for position, each in enumerate(self.dependents.references)
@@ -237,10 +245,14 @@ class Attach(Conversion):
             f"ALTER TABLE {each.table} ADD CONSTRAINT {quote(each.name)} {not_valid(each.definition)}"
             for each in self.dependents.references
         ]
+        purpose = f"the swap back: the old table takes in the rows past {self.cutoff.start}, and has its name again"
+        if self.rebuild.is_possible:
+            purpose = f"with fewer, {purpose}"
+        else:
+            purpose += "; beside writers only as many as take 40 ms, so stop them where there are more"
         return Statement(
             script(commands),
-            "the swap back: rows written past the cutoff go into the old table, which has its name again; beside "
-            "writers only as many as take 40 ms, so stop them where there are more",
+            purpose,
             EXCLUSIVE,
             " and ".join(dict.fromkeys([self.name, *self._others_locked()])),
             unless=is_kind(self.name, "r"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from playbook.changes.conditions import is_gone, is_there
-from playbook.changes.partitioning import verification
 from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.change_log import ChangeLog
 from playbook.changes.partitioning.conversion import EXCLUSIVE, new_name, script
@@ -106,17 +105,6 @@ class Copy(Exchange):
     def _verify(self) -> Statement:
         return self._same_rows(self.log, self.name, self.parent)
 
-    def _same_rows(self, log: ChangeLog, source: str, destination: str, unless: str = "") -> Statement:
-        return Statement(
-            verification.verify(self.table, self.key, (self.first, self.last), log, source, destination),
-            f"the same rows by number and checksum in each {self.first.every}, in one snapshot",
-            "ACCESS SHARE",
-            source,
-            long=True,
-            unless=unless,
-            first=log.replay(source, destination),
-        )
-
     def _tidy(self) -> Statement:
         return Statement(
             script([*self.log.drop(), self.pages.drop()]),
@@ -157,20 +145,6 @@ class Copy(Exchange):
             self._drop_parent(),
             self._drop_logs(),
         )
-
-    def _follow(self) -> Statement:
-        return Statement(
-            self.later.replay(*self.swapped),
-            f"replay into {self.kept_name} what was written since the swap",
-            "ACCESS SHARE",
-            self.swapped[0],
-            long=True,
-            repeats=True,
-            unless=self.is_back,
-        )
-
-    def _verify_back(self) -> Statement:
-        return self._same_rows(self.later, *self.swapped, unless=self.is_back)
 
     def _silence(self) -> Statement:
         return Statement(

@@ -20,10 +20,10 @@ STATE = "_copying"
 
 @dataclass(frozen=True)
 class Pages:
-    """Those of `table`, into the quoted `destination`; what writers change meanwhile is in the `log`.
+    """Those of `table`, or of `rows_of` with the same columns, into `destination` (both quoted names).
 
-    A row that the log speaks of is left to the replay: its new version may lie on a page that is copied later, and as
-    its twin it would be in the way of every unique index.
+    What writers change meanwhile is in the `log`. A row that the log speaks of is left to the replay: its new version
+    may lie on a page that is copied later, and as its twin it would be in the way of every unique index.
 
     Its halves may be copied at the same time: each has a row of its own in the state, and none waits for the other. It
     is begun anew where the table has got another file. No page is being copied then, since that takes a lock that its
@@ -34,6 +34,12 @@ class Pages:
     table: Attributes
     destination: str
     log: ChangeLog
+    rows_of: str = ""
+
+    @property
+    def source(self) -> str:
+        """The quoted name of the table whose pages they are."""
+        return self.rows_of or self.table.qualified
 
     @property
     def state(self) -> str:
@@ -58,7 +64,7 @@ class Pages:
         return tuple(self._copy(half) for half in ((1, 2) if self._by_range else (1,)))
 
     def _copy(self, half: int) -> Statement:
-        source = self.table.qualified
+        source = self.source
         same_file = f"filenode = pg_catalog.pg_relation_filenode({literal(source)})"
         commands = [
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
@@ -82,10 +88,10 @@ class Pages:
         )
 
     def _round(self, half: int) -> str:
-        table, columns = literal(self.table.qualified), ", ".join(recreate.column_list(self.table))
+        table, columns = literal(self.source), ", ".join(recreate.column_list(self.table))
         copied = (
             f"INSERT INTO {self.destination} ({columns}){recreate.overriding(self.table)}\n"
-            f"      SELECT {columns} FROM {self.table.qualified} r WHERE ctid >= $1 AND ctid < $2\n"
+            f"      SELECT {columns} FROM {self.source} r WHERE ctid >= $1 AND ctid < $2\n"
             f"        AND NOT {self.log.pending('r')}"
         )
         ended = f"EXISTS (SELECT FROM {self.state} WHERE half = {3 - half} AND page >= pages)"
