@@ -13,6 +13,7 @@ import psycopg
 from psycopg import errors as pg
 
 from playbook.errors import Interrupted, LockNotGranted, PlaybookError, StepError, one_line
+from playbook.target import build_progress
 from playbook.target.repeating import Repeating, Throttle
 from playbook.target.server_errors import is_lost
 from playbook.target.sql import Statement
@@ -186,7 +187,6 @@ def _run(
     repeating: Repeating,
 ) -> bool:
     """Whether the statement is finished, which only one that repeats may not be."""
-    observe = _observer(statement, progress) if statement.long and progress else None
     with connect() as connection:
         pid = connection.info.backend_pid
         started = connection.execute(
@@ -195,7 +195,8 @@ def _run(
         _set_timeouts(connection, statement, policy)
         record.intent(pid, started[0] if started else "")
         poll_s = 0.050 if statement.long else 0.010
-        with Watchdog(connect, pid, bound_s=BOUND_S, poll_s=poll_s, observe=observe and observe(pid)) as watchdog:
+        observe = build_progress.observer(pid, statement.purpose, progress) if statement.long and progress else None
+        with Watchdog(connect, pid, bound_s=BOUND_S, poll_s=poll_s, observe=observe) as watchdog:
             try:
                 joins = statement.transactional and record.joins
                 brief = statement.transactional and not statement.long and statement.lock in STOPS_WRITERS
@@ -275,39 +276,6 @@ def _survived(record: Record) -> bool:
         return record.confirmed()
     except (psycopg.Error, PlaybookError):
         return False
-
-
-_BUILD = """
-SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total, lockers_done, lockers_total, current_locker_pid
-FROM pg_catalog.pg_stat_progress_create_index WHERE pid = %s
-"""
-
-
-def _observer(statement: Statement, progress: Progress) -> Callable[[int], Callable[[psycopg.Connection[Any]], None]]:
-    """Progress of a long statement from pg_stat_progress_create_index, at most twice a second."""
-
-    def of(pid: int) -> Callable[[psycopg.Connection[Any]], None]:
-        last = 0.0
-
-        def observe(connection: psycopg.Connection[Any]) -> None:
-            nonlocal last
-            if time.monotonic() - last < 0.5:
-                return
-            last = time.monotonic()
-            if row := connection.execute(_BUILD, [pid]).fetchone():
-                progress(f"{statement.purpose}: {_phase(row)}")
-
-        return observe
-
-    return of
-
-
-def _phase(row: tuple[Any, ...]) -> str:
-    phase, blocks, blocks_total, tuples, tuples_total, lockers, lockers_total, locker = row
-    if lockers_total and lockers is not None and lockers < lockers_total:
-        return f"{phase} (backend {locker} must end its transaction first)"
-    done, total = (blocks, blocks_total) if blocks_total else (tuples, tuples_total)
-    return f"{phase} {100 * done / total:.0f} %" if total else str(phase)
 
 
 def _cause(error: Exception) -> str:
