@@ -27,16 +27,6 @@ COPY, REPLAY, VERIFY, SWAP = "ctid >=", "INTO batch", "width_bucket", "IN ACCESS
 QUICK = LockPolicy(limit_s=60, backoff_s=(0.05, 0.2))
 
 
-def states(answer: Any) -> dict[str, str]:
-    """What became of each step."""
-    return {name: state.status for name, state, *_ in answer.steps}
-
-
-def reason(answer: Any) -> str:
-    """Why, of the only step."""
-    return answer.steps[0][1].reason
-
-
 def statements(shop: Shop) -> tuple[Statement, ...]:
     """What apply would run."""
     return shop.playbook().phase("1").preview().steps[0][1]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from tests.fix_conversion import COPY_PLAN, STEP, change_plan, reason, states
-from tests.fix_shop import Shop
+from tests.fix_conversion import COPY_PLAN, STEP, change_plan
+from tests.fix_shop import Shop, reason, statuses
 
 from playbook import undoing
 from playbook.context import Context
@@ -116,7 +116,7 @@ class Route:
     def apply(self, context: Context | None = None, **settings: Any) -> tuple[str, str]:
         """What became of the step, and why."""
         applied = Playbook(context or self.shop.context(**settings)).phase(self.phase).apply()
-        return states(applied)[self.step], reason(applied)
+        return statuses(applied)[self.step], reason(applied)
 
     def applied(self, context: Context | None = None, **settings: Any) -> None:
         status, why = self.apply(context, **settings)

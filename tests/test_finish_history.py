@@ -18,13 +18,12 @@ from tests.fix_conversion import (
     kind,
     loaded,
     meanwhile,
-    reason,
     rows,
-    states,
     struck_between_chunks,
     undone,
 )
 from tests.fix_faults import points_of_undo
+from tests.fix_shop import reason, statuses
 from tests.killing import POINTS
 from tests.test_cli import playbook
 
@@ -50,7 +49,7 @@ def attach(shop):
             "UPDATE entries SET at = timestamptz '2026-01-01Z' + id * interval '35 minutes' WHERE at > now() + '9 days'"
         )
     applied = shop.playbook().phase("1").apply()
-    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert statuses(applied) == {STEP: "applied"}, reason(applied)
     return shop
 
 
@@ -234,7 +233,7 @@ def test_the_next_finish_gives_the_history_up_and_then_nothing_is_left_to_do(att
     left = "SELECT relname FROM pg_class WHERE relname ~ 'changes|copying' OR relname = 'entries_history'"
     assert attached.execute(left) == []
     assert finishing.finish(attached.context(), apply=False) == []
-    assert states(attached.playbook().phase("1").check()) == {STEP: "applied"}
+    assert statuses(attached.playbook().phase("1").check()) == {STEP: "applied"}
     (undone,) = undoing.undo(attached.context())
     assert "the table that it was made from is gone" in undone.error
     assert (kind(attached), rows(attached)) == ("p", written)
@@ -445,7 +444,7 @@ def test_a_transaction_that_it_meets_crosswise_goes_on(attached):
 
 def split_a_prisma_history(prisma, snapshot, meanwhile):
     as_found, step = snapshot(prisma.admin), "4.2/audit_logs_partitioned"
-    assert list(states(prisma.playbook().phase("4.2").apply()).values()) == ["applied"]
+    assert list(statuses(prisma.playbook().phase("4.2").apply()).values()) == ["applied"]
     with meanwhile:
         (one,) = finishing.finish(prisma.context(), (step,), apply=True)
         assert (one.error, one.said) == ("", finishing.SPLIT)

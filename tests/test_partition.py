@@ -6,17 +6,8 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from tests.fix_conversion import (
-    STEP,
-    change_plan,
-    described,
-    kind,
-    loaded,
-    reason,
-    rows,
-    statements,
-    states,
-)
+from tests.fix_conversion import STEP, change_plan, described, kind, loaded, rows, statements
+from tests.fix_shop import reason, statuses
 
 from playbook import maintaining, undoing
 from playbook.changes.partitioning import attributes, recreate
@@ -82,11 +73,11 @@ def test_writers_lose_nothing_while_it_is_converted_and_undone(ledger, snapshot)
     as_found = snapshot(ledger.target)
     phase = ledger.playbook().phase("1")
     with loaded(ledger) as timeline:
-        assert states(phase.apply()) == {STEP: "applied"}
+        assert statuses(phase.apply()) == {STEP: "applied"}
     assert (timeline.difference, timeline.failed) == (0, [])
     assert {write.what for write in timeline.writes} == {"insert", "upsert", "move", "empty", "delete"}
     with loaded(ledger) as timeline:
-        assert states(phase.undo()) == {STEP: "undone"}
+        assert statuses(phase.undo()) == {STEP: "undone"}
     assert (timeline.difference, timeline.failed) == (0, [])
     assert snapshot(ledger.target) == as_found
 
@@ -125,7 +116,7 @@ def test_partitions_are_made_ahead_and_undo_takes_them_back(ledger, snapshot):
     with ledger.target.connect() as connection:
         old, new = (attributes.read(connection, f"public.entries_2027_0{month}") for month in (3, 5))
     assert [line.replace("2027_05", "2027_03") for line in recreate.description(new)] == recreate.description(old)
-    assert states(ledger.playbook().phase("1").check()) == {STEP: "applied"}
+    assert statuses(ledger.playbook().phase("1").check()) == {STEP: "applied"}
     ledger.execute("INSERT INTO entries (at) VALUES ('2027-04-30 23:59:59.999999+00'), ('2027-07-01 00:00:00+00')")
     (stopped,) = maintaining.maintain(context, datetime(2027, 4, 1, tzinfo=UTC))
     assert stopped.made == ("a partition for 2027_06",)
@@ -162,7 +153,7 @@ def test_what_cannot_survive_blocks_it_with_the_words_that_accept_it(ledger, sna
     ledger.execute(sql)
     as_found = snapshot(ledger.target)
     applied = ledger.playbook().phase("1").apply()
-    assert (states(applied), said in reason(applied)) == ({STEP: "blocked"}, True), reason(applied)
+    assert (statuses(applied), said in reason(applied)) == ({STEP: "blocked"}, True), reason(applied)
     assert snapshot(ledger.target) == as_found
     assert ledger.execute("SELECT to_regnamespace('playbook')") == [(None,)]
 
@@ -174,7 +165,7 @@ def test_losses_accepted_in_so_many_words_are_taken_and_given_back(ledger, snaps
     as_found = snapshot(ledger.target)
     change_plan(ledger, "accept: [", "accept: [dropping foreign key refers_entry, NOT NULL of at, ")
     phase = ledger.playbook().phase("1")
-    assert states(phase.apply()) == {STEP: "applied"}
+    assert statuses(phase.apply()) == {STEP: "applied"}
     ledger.execute("INSERT INTO refers VALUES (-1)")
     (undone,) = undoing.undo(ledger.context())
     assert 'violates foreign key constraint "refers_entry"' in undone.error
@@ -200,16 +191,16 @@ def test_what_runs_is_what_preview_shows_and_twice_is_once(ledger):
     sent = ledger.execute("SELECT sql FROM playbook.statement ORDER BY position")
     assert [row[0] for row in sent] == shown
     oid = ledger.execute("SELECT 'entries'::regclass::oid")
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert ledger.execute("SELECT 'entries'::regclass::oid") == oid
 
 
 def test_one_partitioned_by_others_is_left_alone(ledger):
     ledger.execute("DROP VIEW recent; DROP FUNCTION entry_count; DROP TABLE entries")
     ledger.execute("CREATE TABLE entries (id bigint, at timestamptz) PARTITION BY RANGE (at)")
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "exists"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "exists"}
     ledger.execute("DROP TABLE entries; CREATE TABLE entries (id bigint, at timestamptz) PARTITION BY HASH (id)")
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "blocked"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "blocked"}
 
 
 @pytest.mark.parametrize(
@@ -234,11 +225,11 @@ def test_what_others_change_meanwhile_is_not_lost_in_the_swap(ledger, snapshot, 
 
     monkeypatch.setattr(Partition, "guard", meddled)
     applied = ledger.playbook().phase("1").apply()
-    assert states(applied) == {STEP: "failed"}
+    assert statuses(applied) == {STEP: "failed"}
     assert "was changed by others while it was being converted" in reason(applied)
     assert kind(ledger) == "r"
     as_left = snapshot(ledger.target)
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert [one.error for one in undoing.undo(ledger.context())] == [""]
     assert snapshot(ledger.target) == as_left
 
@@ -259,7 +250,7 @@ def test_killed_on_its_way_it_is_resumed_and_then_undone(ledger, snapshot, point
     as_found, written = snapshot(ledger.target), rows(ledger)
     assert ledger.killed(STEP, point, position) == -9
     assert rows(ledger) == written
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert rows(ledger) == written
     assert [one.error for one in undoing.undo(ledger.context())] == [""]
     assert (snapshot(ledger.target), rows(ledger)) == (as_found, written)
@@ -269,11 +260,11 @@ def test_what_others_change_after_a_run_was_killed_is_not_lost_by_resuming_it(le
     assert ledger.killed(STEP, "after_done", 4) == -9
     ledger.execute("GRANT TRUNCATE ON entries TO ledger_auditor")
     applied = ledger.playbook().phase("1").apply()
-    assert states(applied) == {STEP: "failed"}
+    assert statuses(applied) == {STEP: "failed"}
     assert "has changed since run" in reason(applied)
     assert [one.error for one in undoing.undo(ledger.context())] == [""]
     assert kind(ledger, "entries_partitioned") is None
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert "GRANT TRUNCATE ON TABLE public.entries TO ledger_auditor" in described(ledger)
 
 
@@ -284,7 +275,7 @@ def test_names_of_63_bytes_are_cut_and_kept_apart(ledger, snapshot):
     ledger.execute(f'ALTER INDEX entries_at RENAME TO "{name[:-1]}y"')
     as_found = snapshot(ledger.target)
     change_plan(ledger, "table: entries", f"table: {name}")
-    assert states(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
+    assert statuses(ledger.playbook().phase("1").apply()) == {STEP: "applied"}
     assert kind(ledger, f'"{name}"') == "p"
     assert [one.error for one in undoing.undo(ledger.context())] == [""]
     assert snapshot(ledger.target) == as_found
@@ -333,7 +324,7 @@ def test_a_role_that_owns_the_table_and_nothing_else_keeps_its_journal_in_a_file
     ledger.execute("ALTER TABLE entries NO FORCE ROW LEVEL SECURITY")
     as_found, written = snapshot(ledger.target), rows(ledger)
     applied = ledger.playbook(journal=journal).phase("1").apply()
-    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert statuses(applied) == {STEP: "applied"}, reason(applied)
     assert [one.error for one in undoing.undo(ledger.context(journal=journal))] == [""]
     assert (snapshot(ledger.target), rows(ledger)) == (as_found, written)
 
@@ -346,7 +337,7 @@ def test_a_prisma_database_is_converted_under_its_own_names_by_its_owner(prisma,
     assert (table.name, key.type) == ("AuditTrail", "timestamp(3) without time zone")
     phase = prisma.playbook().phase("4.2")
     with under_load(prisma.target.connect, prisma.target.conninfo, table, key.name) as timeline:
-        assert list(states(phase.apply()).values()) == ["applied"]
+        assert list(statuses(phase.apply()).values()) == ["applied"]
     assert (timeline.difference, timeline.failed) == (0, [])
     assert kind(prisma, '"AuditTrail"') == "p"
     prisma.execute("""INSERT INTO "AuditTrail" SELECT 'far', "userId", action, entity, "entityId", changes, "ipAddress",

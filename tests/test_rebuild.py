@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.fix_conversion import STEP, change_plan, kind, loaded, reason, rows, states, undone
+from tests.fix_conversion import STEP, change_plan, kind, loaded, rows, undone
 from tests.fix_faults import POINTS as FAULTS
 from tests.fix_faults import points_of_undo, resume, small_disk, strike_alone, undo
 from tests.fix_routes import between_statements, by_route
+from tests.fix_shop import reason, statuses
 from tests.killing import POINTS
 from tests.test_retention import maintain
 
@@ -39,7 +40,7 @@ def convert(shop):
     if "route:" not in shop.plan.read_text():
         change_plan(shop, "every: month", ATTACH)
     applied = shop.playbook().phase("1").apply()
-    assert states(applied) == {STEP: "applied"}, reason(applied)
+    assert statuses(applied) == {STEP: "applied"}, reason(applied)
 
 
 def heap(shop, table="entries"):
