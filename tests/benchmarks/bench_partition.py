@@ -4,7 +4,8 @@ The attach route copies no row, so its locks are held as briefly on a large tabl
 measured here, at 0.2 M and 2 M rows (BENCH_ROWS=10000000 for more), beside a writer that inserts 200 rows a second. The
 table is partitioned twice. The first time nobody else is at work, so that a lock is granted at once, and each that stops
 writers is timed until another session has the table. The second time a reader's transactions hold it for two seconds
-each, and what the writer waits counts, from when its statement was due.
+each, and what the writer waits counts, from when its statement was due. Then it is undone beside the writer while a
+twentieth as many rows lie past the cutoff, which has the table built anew.
 """
 
 import os
@@ -19,6 +20,7 @@ from tests.benchmarks.planned import apply, opened, planned
 from tests.benchmarks.writing import tell, written
 
 from playbook import undoing
+from playbook.context import open_context
 from playbook.phase import Playbook
 from playbook.target.execute import STOPS_WRITERS, LockPolicy
 
@@ -89,6 +91,34 @@ def test_locks_are_held_as_briefly_on_a_large_table_as_on_a_small_one(empty, tmp
     tell("partition by attaching: a writer beside a reader", during, idle, **figures)
     assert sum(locks.values()) <= LOCKS_LIMIT_MS
     assert refusals, "no lock was asked for while the reader held the table"
+    assert max(during) <= WAIT_LIMIT_MS
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_undo_long_after_the_cutoff_keeps_no_writer_waiting(empty, tmp_path, monkeypatch, rows):
+    with empty.connect() as connection:
+        connection.execute(ROWS.format(rows=rows))
+        connection.execute("VACUUM (ANALYZE)")
+    settings = planned(empty, tmp_path, monkeypatch, STEP, "log")
+    apply(open_context(settings))
+    with empty.connect() as connection:
+        late = "timestamptz '2040-01-01 00:00:00+00' + n * interval '1 second'"
+        connection.execute(f"INSERT INTO log SELECT -n, 1, 'late', {late} FROM generate_series(1, {rows // 20}) n")
+        connection.execute("CHECKPOINT")
+    write = "INSERT INTO log VALUES ({} + %s, 1, 'written', now())"
+    idle = written(empty, write.format(10 * rows), lambda: time.sleep(3))
+    told: list[tuple[float, str]] = []
+
+    def undo():
+        started = time.monotonic()
+        context = open_context(settings, lambda text: told.append((round(time.monotonic() - started, 2), text)))
+        assert [one.error for one in undoing.undo(context)] == [""]
+        told.append((round(time.monotonic() - started, 2), "undone"))
+
+    during = written(empty, write.format(20 * rows), undo)
+    tell("undo of an attached table", during, idle, rows=rows, seconds=told[-1][0], worst_limit_ms=WAIT_LIMIT_MS)
+    print(*(f"{at:8.2f} s {text}" for at, text in told), sep="\n")
+    assert any("copy the rows" in text for _, text in told)
     assert max(during) <= WAIT_LIMIT_MS
 
 
