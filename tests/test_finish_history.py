@@ -410,6 +410,19 @@ def test_killed_at_every_statement_and_resumed_and_undone(request, snapshot, dat
     assert covered == 2 * len(POINTS) * number
 
 
+def test_killed_in_its_undo_while_the_foreign_key_is_gone_the_next_goes_on(ledger, snapshot):
+    """What the undo itself has done to the table is nobody else's change."""
+    as_found = snapshot(ledger.target)
+    attach(ledger)
+    assert finish(ledger) == finishing.SPLIT
+    undo = ledger.playbook().phase("1").context.journal.entry(STEP).undo
+    swap = next(at for at, each in enumerate(undo) if SWAP in each.sql)
+    assert ledger.killed(STEP, "after_done", swap, "undo") == -9
+    written = rows(ledger)
+    undone(ledger)
+    assert (snapshot(ledger.target), rows(ledger)) == (as_found, written)
+
+
 @TOO_LONG
 @pytest.mark.parametrize("database", ["ledger", "ledger15"])
 def test_killed_at_every_statement_of_its_undo(request, snapshot, database):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.fix_conversion import STEP, change_plan, kind, loaded, rows, undone
+from tests.fix_conversion import STEP, SWAP, change_plan, kind, loaded, rows, undone
 from tests.fix_faults import POINTS as FAULTS
 from tests.fix_faults import points_of_undo, resume, small_disk, strike_alone, undo
 from tests.fix_routes import between_statements, by_route
@@ -181,6 +181,25 @@ def test_where_it_cannot_be_built_anew_undo_says_so_and_loses_nothing(ledger):
     written = rows(ledger)
     undone(ledger)
     assert (kind(ledger), rows(ledger)) == ("r", written)
+
+
+@pytest.mark.parametrize("number", [0, BOUND + 1])
+def test_a_column_that_others_add_while_it_is_undone_is_not_lost(attached, number):
+    write_late(attached, number)
+
+    def add(direction, position):
+        if SWAP in preview(attached)[position].sql and attached.execute(has) == [(False,)]:
+            attached.execute("ALTER TABLE entries ADD COLUMN meanwhile int DEFAULT 7")
+
+    has = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'entries'::regclass AND attname = 'meanwhile')"
+    with between_statements(add):
+        (told,) = undoing.undo(attached.context())
+    assert "public.entries has other columns by now: put them back, then undo again" in told.error
+    assert attached.execute("SELECT min(meanwhile), max(meanwhile) FROM entries") == [(7, 7)]
+    attached.execute("ALTER TABLE entries DROP COLUMN meanwhile")
+    written = rows(attached)
+    undone(attached)
+    assert (kind(attached), rows(attached)) == ("r", written)
 
 
 def test_nothing_is_retired_while_it_is_built(ledger):

@@ -230,7 +230,8 @@ def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason:
     # What was never sent made nothing: an object of that name is somebody else's.
     present = _present(context, entry) if context.journal.states(entry.step) else {}
     _refuse_drift(entry, present)
-    context.journal.close(entry.step, "undoing", reason=entry.reason)
+    known = dict.fromkeys(entry.objects, "") if kinds()[entry.kind].undone_in_stages else entry.objects
+    context.journal.close(entry.step, "undoing", reason=entry.reason, objects=known)
     if present or context.journal.states(entry.step, "undo"):
         for position, statement in enumerate(entry.undo):
             undo_statement(context, entry, position, statement)

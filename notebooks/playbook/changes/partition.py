@@ -29,7 +29,7 @@ from playbook.changes.partitioning.conversion import Conversion, new_name
 from playbook.changes.partitioning.copy import Copy
 from playbook.changes.partitioning.finish import Finish
 from playbook.changes.partitioning.pages import STATE, state_name
-from playbook.changes.partitioning.rebuild import Rebuild, without_log
+from playbook.changes.partitioning.rebuild import Rebuild
 from playbook.changes.partitioning.routes import Chosen, Wish
 from playbook.errors import Drifted, NotFound, StepError
 from playbook.plan.names import Names
@@ -46,6 +46,7 @@ class Partition(Change):
     by_plan = True
     without = ("enable_partition_pruning",)
     made_as_one = True
+    undone_in_stages = True
     gives_up_on = (
         *(psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError),
         *(psycopg.NotSupportedError, psycopg.errors.DiskFull, Drifted),
@@ -316,7 +317,7 @@ class Partition(Change):
             return row[0] if row else None
         found = attributes.read(connection, name)
         if found is not None and found.kind == "p":
-            return "\n".join(recreate.description(without_log(found)))
+            return "\n".join(recreate.description(found))
         if found is not None and found.kind == "r" and found.name.endswith(STATE):
             return "how far a copy has come"
         return "an index" if found is not None and found.kind == "i" else None

@@ -57,6 +57,14 @@ def literal(text: str) -> str:
     return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
+def dollar_quoted(body: str) -> str:
+    """`body` between dollar quotes that it does not hold."""
+    tag = "$$"
+    while tag in body:
+        tag = f"$playbook{len(tag)}$"
+    return f"{tag}{body}{tag}"
+
+
 @dataclass(frozen=True)
 class Statement:
     """One statement of a change, ready to be printed and to be run.

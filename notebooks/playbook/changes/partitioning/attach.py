@@ -228,8 +228,8 @@ class Attach(Conversion):
         a = self.table
         rows, system = ", ".join(recreate.column_list(a)), recreate.overriding(a)
         forced = [self.name, self.kept] if a.force_row_security else []
-        commands = [f"LOCK TABLE {self.name} IN ACCESS EXCLUSIVE MODE", "SET LOCAL row_security = off"]
-        commands += [f"ALTER TABLE {self.name} DETACH PARTITION {self.kept}"]
+        commands = [f"LOCK TABLE {self.name} IN ACCESS EXCLUSIVE MODE", self._has_its_columns(self.name)]
+        commands += ["SET LOCAL row_security = off", f"ALTER TABLE {self.name} DETACH PARTITION {self.kept}"]
         commands += [f"ALTER TABLE {each} NO FORCE ROW LEVEL SECURITY" for each in forced]
         commands += [f"INSERT INTO {self.kept} ({rows}){system} SELECT {rows} FROM {self.name}"]
         commands += ["SET CONSTRAINTS ALL IMMEDIATE"]

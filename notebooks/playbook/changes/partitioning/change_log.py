@@ -38,7 +38,7 @@ from playbook.changes.partitioning.attributes import Attributes
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.recreate import column_list, overriding
 from playbook.target.execute import BACK_OFF
-from playbook.target.sql import literal, quote
+from playbook.target.sql import dollar_quoted, literal, quote
 
 BATCH = 100_000
 """Entries that a replay takes at once: about a second's work, and some 10 MB of the server's memory."""
@@ -257,11 +257,3 @@ ROW_BY_ROW = (
 )
 """Rows are looked up by their keys, however many there are, and none is hidden. What is forbidden costs so much in the
 planner's eyes, before PostgreSQL 18, that it would compile the plan first, for seconds."""
-
-
-def dollar_quoted(body: str) -> str:
-    """`body` between dollar quotes that it does not hold."""
-    tag = "$$"
-    while tag in body:
-        tag = f"$playbook{len(tag)}$"
-    return f"{tag}{body}{tag}"

@@ -18,7 +18,7 @@ from playbook.changes.partitioning.attributes import Attributes, Index
 from playbook.changes.partitioning.dependents import Dependents
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period, bound
-from playbook.target.sql import Statement, literal, quote
+from playbook.target.sql import Statement, dollar_quoted, literal, quote
 
 EXCLUSIVE = "ACCESS EXCLUSIVE"
 CONCURRENT = "SHARE UPDATE EXCLUSIVE"
@@ -158,6 +158,20 @@ class Conversion(ABC):
 
     def _referenced(self) -> str:
         return " and ".join(dict.fromkeys(each.references or "" for each in self.table.foreign_keys))
+
+    def _has_its_columns(self, place: str) -> str:
+        """The command that fails where the table at `place` has other columns by now: the way back would lose them."""
+        columns = ", ".join(literal(each.name) for each in self.table.columns)
+        there = f"attrelid = to_regclass({literal(place)}) AND attnum > 0 AND NOT attisdropped"
+        body = (
+            "\nBEGIN\n"
+            f"  IF ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute WHERE {there} ORDER BY 1)\n"
+            f"    <> ARRAY(SELECT unnest(ARRAY[{columns}]) ORDER BY 1) THEN\n"
+            f"    RAISE EXCEPTION '% has other columns by now: put them back, then undo again', {literal(place)}\n"
+            "      USING ERRCODE = '55000';\n"
+            "  END IF;\nEND "
+        )
+        return f"DO {dollar_quoted(body)}"
 
     def _others_locked(self) -> list[str]:
         views = [each.name for each in self.dependents.views]

@@ -67,6 +67,7 @@ class Followed(Conversion):
         a = self.table
         commands = self._meet(self.later, *self.swapped)
         commands += self._stop(self.later, *self.swapped)
+        commands.append(self._has_its_columns(self.name))
         commands += [f"ALTER PUBLICATION {quote(each.name)} DROP TABLE {self.name}" for each in self._publications()]
         commands += self._take_sequences_back()
         commands += self._renames(forward=False)

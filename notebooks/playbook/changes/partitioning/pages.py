@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from playbook.changes.partitioning import recreate
 from playbook.changes.partitioning.attributes import Attributes
-from playbook.changes.partitioning.change_log import ChangeLog, dollar_quoted
+from playbook.changes.partitioning.change_log import ChangeLog
 from playbook.changes.partitioning.conversion import script
 from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.periods import Period
-from playbook.target.sql import Statement, literal, quote
+from playbook.target.sql import Statement, dollar_quoted, literal, quote
 
 PAGES = 4096
 """Pages of the table that are copied in one transaction: 32 MB, some tenths of a second's work."""

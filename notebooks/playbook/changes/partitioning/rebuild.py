@@ -14,11 +14,10 @@ from functools import cached_property
 
 from playbook.changes.conditions import is_gone, is_kind, is_there
 from playbook.changes.partitioning import recreate
-from playbook.changes.partitioning.attributes import Attributes, Index
+from playbook.changes.partitioning.attributes import Index
 from playbook.changes.partitioning.change_log import BOUND, ChangeLog
 from playbook.changes.partitioning.conversion import new_name, script
 from playbook.changes.partitioning.followed import Followed
-from playbook.changes.partitioning.names import fit
 from playbook.changes.partitioning.pages import Pages
 from playbook.changes.partitioning.periods import Period, bound
 from playbook.target.sql import Statement, literal, quote
@@ -237,9 +236,3 @@ class Rebuild(Followed):
 def _in(tablespace: str | None) -> list[str]:
     """Where what is made next is to lie: where it lay before, whatever is the default for others."""
     return [f"SET LOCAL default_tablespace = {quote(tablespace) if tablespace else literal('')}"]
-
-
-def without_log(a: Attributes) -> Attributes:
-    """The partitioned table as it is while no way back is begun: its undo, begun and interrupted, is no drift."""
-    ours = {fit(a.name, suffix) for suffix in (BACK, f"{BACK}_truncate")}
-    return replace(a, triggers=tuple(each for each in a.triggers if each.name not in ours))

@@ -216,6 +216,7 @@ class Split(Copy):
         commands = self._meet(self.later, *self.swapped)
         commands += [_enforced(each, self.name) for each in self.table.foreign_keys]
         commands += self._stop_whole(self.later, *self.swapped)
+        commands.append(self._has_its_columns(self.whole.qualified))
         commands += self._one_by_one()
         commands += [
             f"ALTER TABLE {whole} DETACH PARTITION {self.parent}",

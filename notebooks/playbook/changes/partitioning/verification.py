@@ -13,10 +13,10 @@ import re
 from functools import reduce
 
 from playbook.changes.partitioning.attributes import Attributes, Column
-from playbook.changes.partitioning.change_log import ChangeLog, dollar_quoted
+from playbook.changes.partitioning.change_log import ChangeLog
 from playbook.changes.partitioning.periods import Period, step
 from playbook.target.execute import BACK_OFF
-from playbook.target.sql import literal, quote
+from playbook.target.sql import dollar_quoted, literal, quote
 
 # Types whose values hash the same when they are the same, bit by bit; others are compared as text.
 _HASHED = re.compile(r"smallint|integer|bigint|boolean|date|uuid|bytea|time(stamp)?(\(\d\))? with(out)? time zone")
