@@ -187,7 +187,7 @@ def reasons(answer: Any) -> str:
 
 def resume(shop: Shop) -> None:
     """The next run goes on, and everything stands after it."""
-    applied = shop.playbook().phase("1").apply()
+    applied = shop.playbook().phase(shop.phase).apply()
     assert set(statuses(applied).values()) == {"applied"}, reasons(applied)
     assert shop.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
@@ -199,7 +199,7 @@ def undo(shop: Shop) -> None:
 
 def points_of(shop: Shop) -> list[Place]:
     """Every statement of apply, from `preview`, and every one that an undo then runs, from the journal."""
-    counted = shop.playbook().phase("1")
+    counted = shop.playbook().phase(shop.phase)
     found = [("apply", name, at) for name, sts, _ in counted.preview().steps for at in range(len(sts))]
     counted.apply()
     return found + points_of_undo(shop)
@@ -224,20 +224,25 @@ def strike_alone(shop: Shop, own: OwnServer, kill: Callable[[int], None], touch:
     direction, step, position = place
     fault = Fault(shop, direction, position, point, kill, touch, step)
     with fault.arranged(), suppress(PlaybookError):
-        shop.playbook().phase("1").apply() if direction == "apply" else undoing.undo(shop.context())
+        shop.playbook().phase(shop.phase).apply() if direction == "apply" else undoing.undo(shop.context())
     own.recover(shop.target)
     assert fault.struck, (place, point)
 
 
 def strike_everywhere(
-    shop: Shop, own: OwnServer, kill: Callable[[int], None], touch: str, snapshot: Callable[[Target], str]
+    shop: Shop,
+    own: OwnServer,
+    kill: Callable[[int], None],
+    touch: str,
+    snapshot: Callable[[Target], object],
+    points: tuple[str, ...] = POINTS,
 ) -> tuple[int, list[Place]]:
     """Every statement at every point, resumed and not, each time undone: how many strikes, and the statements."""
     as_found = snapshot(shop.target)
     places = points_of(shop)
     covered = 0
     for place in places:
-        for point in POINTS:
+        for point in points:
             for resumed in (True, False) if place[0] == "apply" else (False,):
                 strike(shop, own, kill, touch, place, point)
                 if resumed:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import psycopg
 import pytest
+from tests.fix_faults import OwnServer
 from tests.fix_shop import Shop
 
 from playbook.settings import DEFAULT_PLAN
@@ -73,6 +74,14 @@ def prisma15(postgres15: AnyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield prisma
 
 
+@pytest.fixture
+def own_prisma(own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prisma]:
+    """The same on a server that may be killed."""
+    with copied(own_server.lease.server, tmp_path, monkeypatch) as prisma:
+        yield prisma
+        own_server.recover(prisma.target)
+
+
 @contextmanager
 def copied(server: AnyServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prisma]:
     """A copy on `server`, and its URL in the environment."""
@@ -84,12 +93,13 @@ def copied(server: AnyServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with connect("postgres") as maintenance:
         make_template(maintenance, connect)
         maintenance.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}")
-        try:
-            admin = Target(spec="env:PRISMA_URL", conninfo=server.conninfo(name))
-            made = Prisma(identify(_as_role(admin, OWNER)), DEFAULT_PLAN, folder, map=MAP, admin=identify(admin))
-            monkeypatch.setenv(made.variable, made.url())
-            yield made
-        finally:
+    try:
+        admin = Target(spec="env:PRISMA_URL", conninfo=server.conninfo(name))
+        made = Prisma(identify(_as_role(admin, OWNER)), DEFAULT_PLAN, folder, map=MAP, admin=identify(admin))
+        monkeypatch.setenv(made.variable, made.url())
+        yield made
+    finally:
+        with connect("postgres") as maintenance:
             maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -95,7 +95,7 @@ class Route:
 
     @property
     def phase(self) -> str:
-        return self.step.partition("/")[0]
+        return self.shop.phase
 
     def execute(self, sql: str) -> list[Any]:
         """As a superuser."""
@@ -165,22 +165,27 @@ class Route:
         return self.execute(f"({both[0]} EXCEPT ALL {both[1]}) UNION ALL ({both[1]} EXCEPT ALL {both[0]})")
 
 
-def _prisma(prisma: Any, how: str) -> Route:
+def on_prisma(prisma: Any, how: str) -> Route:
     """The plan's own step, unchanged but for the route; the plan is the only one to be read, as a user would write it."""
     plan = prisma.folder / "plan.yaml"
     text = DEFAULT_PLAN.read_text()
     assert text.count("key: timestamp\n") == 1
     plan.write_text(text.replace("key: timestamp\n", f"key: timestamp\n        route: {how}\n"))
     (prisma.folder / "workload.sql").write_text(DEFAULT_PLAN.with_name("workload.sql").read_text())
-    return Route(f"prisma {how}", replace(prisma, plan=plan), prisma.admin, "4.2/audit_logs_partitioned", TRAIL)
+    return Route(
+        f"prisma {how}", replace(prisma, plan=plan, phase="4.2"), prisma.admin, "4.2/audit_logs_partitioned", TRAIL
+    )
 
 
 @pytest.fixture
 def route(request: pytest.FixtureRequest) -> Route:
-    """Of the four, the one that the test is parametrized with: `ledger attach`, `prisma copy` …"""
+    """Of the four, the one that the test is parametrized with: `ledger attach`, `prisma copy` …
+
+    `own_prisma …` is on a server that may be killed.
+    """
     table, how = request.param.split()
-    if table == "prisma":
-        return _prisma(request.getfixturevalue("prisma"), how)
+    if table.endswith("prisma"):
+        return on_prisma(request.getfixturevalue(table), how)
     ledger = request.getfixturevalue("ledger")
     if how == "copy":
         change_plan(ledger, "every: month", COPY_PLAN)

@@ -83,13 +83,14 @@ FROM generate_series(1, 40000) n;
 
 @dataclass
 class Shop:
-    """The database, its plan, and how to open the one on the other."""
+    """The database, its plan, and how to open the one on the other; `phase` is the one that faults are tried on."""
 
     target: Target
     plan: Path
     folder: Path
     map: Mapping[str, str] = field(default_factory=dict)
     variable: str = "SHOP_URL"
+    phase: str = "1"
 
     def context(self, *, apply: bool = True, **settings: Any) -> Context:
         """A new opening, as a new process would have it."""

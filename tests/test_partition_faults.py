@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import papermill
@@ -24,7 +25,7 @@ from tests.fix_faults import (
     strike_everywhere,
     undo,
 )
-from tests.fix_routes import between_statements, by_route
+from tests.fix_routes import between_statements, by_route, on_prisma
 from tests.fix_shop import statuses
 
 from people import rerun_as_root
@@ -320,6 +321,20 @@ def roomy15(postgres15):
 
 
 @EXHAUSTIVE
+def test_three_thousand_of_a_prisma_database_under_load(roomy15, prisma15, snapshot):
+    route = on_prisma(prisma15, "attach")
+    plan = route.shop.plan.read_text()
+    assert plan.count("every: month") == 1
+    route.shop.plan.write_text(plan.replace("every: month", "every: day\n        ahead: 3000"))
+    as_found = snapshot(route.admin)
+    for verb in (route.applied, route.undone):
+        with route.loaded() as timeline:
+            verb()
+        assert (timeline.difference, timeline.failed) == (0, [])
+    assert snapshot(route.admin) == as_found
+
+
+@EXHAUSTIVE
 def test_three_thousand_partitions_are_made_and_taken_back(roomy15, ledger15, state):
     ledger = ledger15
     as_found = state(ledger.target)
@@ -362,6 +377,36 @@ def test_its_notebook_converts_a_prisma_database_beside_its_writers(route, snaps
     written = route.rows()
     route.undone()
     assert (snapshot(route.admin), route.rows()) == (as_found, written)
+
+
+@by_route("prisma copy", of=("prisma attach", "prisma copy"))
+def test_a_name_of_63_bytes_is_no_fault(route, snapshot):
+    """Whatever is made of it is cut and kept apart, while writers go on."""
+    name = "AuditTrail" + "ä" * 26 + "x"
+    assert len(name.encode()) == 63
+    route.execute(f'ALTER TABLE "AuditTrail" RENAME TO "{name}"')
+    words = replace(route.words, table=f'"{name}"')
+    route = replace(route, shop=replace(route.shop, map={**route.shop.map, "audit_logs": name}), words=words)
+    as_found = snapshot(route.admin)
+    for verb in (route.applied, route.undone):
+        with route.loaded() as timeline:
+            verb()
+        assert (timeline.difference, timeline.failed) == (0, [])
+    assert snapshot(route.admin) == as_found
+
+
+@EXHAUSTIVE
+@pytest.mark.parametrize("kill", ["kill_backend", "kill", "shut_down"])
+@by_route(of=("own_prisma attach", "own_prisma copy"))
+def test_every_statement_on_a_prisma_database_struck(route, own_server, snapshot, kill):
+    def take(_):
+        return snapshot(route.admin), route.rows()
+
+    strike = getattr(own_server, kill)
+    points = ("before_done",)
+    covered, places = strike_everywhere(route.shop, own_server, strike, route.words.touch, take, points)
+    print(f"{route.name}, {kill}: struck at {covered} points of {len(places)} statements")
+    assert covered > len(places) > 8
 
 
 @by_route("prisma copy", of=("prisma attach", "prisma copy"))
