@@ -245,10 +245,9 @@ class Attach(Conversion):
             f"ALTER TABLE {each.table} ADD CONSTRAINT {quote(each.name)} {not_valid(each.definition)}"
             for each in self.dependents.references
         ]
-        purpose = f"the swap back: the old table takes in the rows past {self.cutoff.start}, and has its name again"
-        if self.rebuild.is_possible:
-            purpose = f"with fewer, {purpose}"
-        else:
+        few = f"few rows past {self.cutoff.start}" if self.rebuild.is_possible else f"the rows past {self.cutoff.start}"
+        purpose = f"the swap back, with {few}: the old table takes them in, and has its name again"
+        if not self.rebuild.is_possible:
             purpose += "; beside writers only as many as take 40 ms, so stop them where there are more"
         return Statement(
             script(commands),
