@@ -119,8 +119,8 @@ class Rebuild(Followed):
     def _logs(self) -> Statement:
         return Statement(
             script([*self.later.create(), *self.pages.create(*self.span)]),
-            f"only with more than {BOUND:,} rows past {self.cutoff.start}, up to the next swap back: a log for the keys "
-            "of rows that are changed while the table is built anew beside its writers",
+            f"only with more than {BOUND:,} rows past {self.cutoff.start}, up to the next swap back: a log for the "
+            "keys of rows that are changed while the table is built anew beside its writers",
             relation=self.later.name,
             unless=self._is_begun_or_needless,
         )
