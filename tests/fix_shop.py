@@ -107,6 +107,11 @@ class Shop:
             cursor = connection.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else []
 
+    def by_hand(self, sql: str) -> subprocess.CompletedProcess[str]:
+        """Runs a script as a person without the playbook would."""
+        psql = [str(wheel_binaries().program("psql")), "-X", "-q", "-d", self.url()]
+        return subprocess.run(psql, input=sql, capture_output=True, text=True, check=False)
+
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """Sessions that begin meanwhile cannot write: an attempt is an error, though it were to be rolled back."""

@@ -15,8 +15,8 @@ from playbook.application import applied_switches
 from playbook.changes.eager_load import EagerLoad, EagerLoadSpec
 from playbook.context import open_context
 from playbook.errors import NotFound, PlanError
-from playbook.parts import undo_sql
 from playbook.phase import Playbook
+from playbook.psql import undo_sql
 from playbook.service import models, reads
 from playbook.service.switches import Switches
 from playbook.settings import Settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from tests.fix_shop import Shop, statuses
 
-from playbook import parts, undoing
+from playbook import psql, undoing
 from playbook.changes.check import Check, CheckSpec
 from playbook.changes.index import IndexChange, IndexSpec
 from playbook.plan.names import Names
 from playbook.plan.rewriting import spelt
 from playbook.target import catalog
-from playbook.target.binaries import wheel_binaries
 from playbook.target.sql import quote
 
 
@@ -120,16 +118,10 @@ def test_hostile_names_go_through_every_verb(place, snapshot):
     assert sorted(sql for (sql,) in place.execute("SELECT sql FROM playbook.statement")) == sorted(shown)
     assert statuses(place.playbook().phase("1").check()) == dict.fromkeys(steps, "applied")
     assert {one.error for one in undoing.undo(place.context(), tuple(sorted(steps)[::2]))} == {""}
-    with_psql(place, parts.undo_sql(place.context()))
+    done = place.by_hand(psql.undo_sql(place.context()))
+    assert (done.returncode, done.stderr) == (0, "")
     assert snapshot(place.target) == as_found
     assert place.execute("SELECT to_regclass('bystander')") == [("bystander",)]
-
-
-def with_psql(place: Shop, sql: str) -> None:
-    """Runs a script as a person without the playbook would."""
-    psql = [str(wheel_binaries().program("psql")), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", place.url()]
-    done = subprocess.run(psql, input=sql, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_hostile_names_of_the_plans_own_are_found_without_a_mapping(scratch):

@@ -41,7 +41,7 @@ FLOORS = [
     {"regressions"},
     {"application"},
     {"request_trial", "request_load", "connections", "caching"},
-    {"parts"},
+    {"parts", "psql"},
     {"assess"},
     {"monitor"},
     {"judging"},

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 
 import pytest
 
-from playbook import parts, undoing
+from playbook import psql, undoing
 from playbook.changes.index_parts import part_name
 from playbook.journal import StatementRecord
 from playbook.target import catalog as catalogs
-from playbook.target.binaries import wheel_binaries
 
 LONG = "entries_2025_the_rest_of_all_the_regions_that_are_not_the_south"
 SOUTH = '"entries 2025 Süd"'
@@ -250,16 +248,7 @@ def test_undo_sql_does_the_same_by_hand(accounts, snapshot):
     accounts.execute("CREATE INDEX whole_year ON entries_2025 (account, at DESC)")
     as_found = snapshot(accounts.target)
     apply(accounts)
-    c = accounts.target.conninfo
-    psql = [str(wheel_binaries().program("psql")), "-v", "ON_ERROR_STOP=1", "-qX", "-U", c["user"], "-h", c["host"]]
-    done = subprocess.run(
-        [*psql, "-p", str(c["port"]), c["dbname"]],
-        input=parts.undo_sql(accounts.context()),
-        env={"PGPASSWORD": str(c["password"])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = accounts.by_hand(psql.undo_sql(accounts.context()))
     assert (done.returncode, done.stderr) == (0, "")
     assert snapshot(accounts.target) == as_found
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from playbook.context import Context
-from playbook.journal import APPLIED
 from playbook.results import SCHEMA
 from playbook.step import State, Step
 from playbook.target.connect import Target
-from playbook.target.sql import Statement
 
 COSTS = ("size_bytes", "write_overhead_pct", "write_overhead_ci95")
 """What stands beside every gain: disk, and what writers pay with its 95 % interval."""
@@ -113,27 +111,3 @@ def merge(
     results["steps"] += [step_row(step, step.check()) for step in also]
     results["steps"].sort(key=lambda row: order.index(row["id"]))
     return results
-
-
-def undo_sql(context: Context) -> str:
-    """The SQL that takes everything applied back by hand, the last step first."""
-    applied = [entry for entry in context.journal.entries() if entry.status in APPLIED]
-    head = [
-        "-- Takes back what is applied on this target, the last step first. `playbook undo` does the same and keeps",
-        "-- the journal right. Run it with psql in autocommit mode: CONCURRENTLY refuses to run in a transaction.",
-    ]
-    if not applied:
-        head.append("-- Nothing is applied.")
-    for entry in reversed(applied):
-        head += ["", f"-- {entry.step}".replace("\n", " "), *map(_in_psql, entry.undo)]
-    return "\n".join(head) + "\n"
-
-
-def _in_psql(statement: Statement) -> str:
-    """The statement, after the question whether it is needed; what changes an application stands as a comment."""
-    if statement.language == "sql" and statement.unless:
-        return f"SELECT NOT ({statement.unless}) AS needed \\gset\n\\if :needed\n{statement}\n\\endif"
-    if statement.language == "sql":
-        return str(statement)
-    lines = [f"in the application: {statement.purpose}", *str(statement).splitlines()]
-    return "\n".join(f"-- {line}" for line in lines)

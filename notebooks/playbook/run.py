@@ -21,8 +21,9 @@ from playbook.context import Context, Progress, open_context, silent
 from playbook.errors import EXIT_FAILED, EXIT_GATE, EXIT_OK, PlaybookError, UsageError, one_line
 from playbook.monitor import observation, targets
 from playbook.monitor.history import open_history
-from playbook.parts import merge, read_part, undo_sql
+from playbook.parts import merge, read_part
 from playbook.plan.workload import load
+from playbook.psql import undo_sql
 from playbook.reviewing import verify
 from playbook.settings import NOTEBOOKS, Settings, writable_folder
 from playbook.step import Step, missing_grants, planned_steps

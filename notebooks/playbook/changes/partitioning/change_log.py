@@ -188,8 +188,8 @@ class ChangeLog:
                 f"LOCK TABLE {source} IN ACCESS SHARE MODE",
                 *ROW_BY_ROW,
                 f"DO {dollar_quoted(self._replayed(start, taken, source, destination))}",
-                f"SELECT current_setting('{_TAKEN}')::int < {SHORT} AND {left} = 0, NULL, {left}, "
-                "'changes to be replayed'",
+                f"SELECT current_setting('{_TAKEN}')::int < {SHORT} AND {left} = 0 AS finished, "
+                f"NULL AS done, {left} AS total, 'changes to be replayed' AS unit",
             ]
         )
 

@@ -72,8 +72,8 @@ class Pages:
             "SET LOCAL row_security = off",
             "SET LOCAL jit = off",
             f"DO {dollar_quoted(self._round(half))}",
-            f"SELECT coalesce({same_file} AND page >= pages, false), CASE WHEN pages > 0 THEN page END, "
-            "coalesce(pages, 0), 'pages copied'\n"
+            f"SELECT coalesce({same_file} AND page >= pages, false) AS finished, "
+            "CASE WHEN pages > 0 THEN page END AS done, coalesce(pages, 0) AS total, 'pages copied' AS unit\n"
             f"  FROM {self.state} WHERE half = {half}",
         ]
         which = f", the {'first' if half == 1 else 'second'} half" if self._by_range else ""
