@@ -188,6 +188,18 @@ def test_nothing_to_run_is_said():
     assert show.statements([]).text == "There is nothing to run."
 
 
+def test_statements_of_a_way_that_is_taken_only_sometimes_are_folded_under_the_words_that_say_when():
+    ways = [
+        Statement("SELECT 1", "one", when="only at night"),
+        Statement("SELECT 2", "two", when="only at night"),
+        BUILD,
+    ]
+    output = show.statements(ways)
+    assert output.text.startswith("-- only at night:\n\n-- 1. one\n")
+    assert "2 statements only at night</summary>" in output._repr_html_()
+    assert output._repr_html_().index("</details>") < output._repr_html_().index("-- 3. ")
+
+
 def test_the_verdict_table_gives_each_step_its_costs_and_each_query_its_evidence():
     steps = [fix_results.step("1.1/idx_a", size_bytes=8192)]
     rows = [

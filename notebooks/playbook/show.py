@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 from markupsafe import Markup
@@ -68,14 +68,23 @@ def banner(
 
 
 def statements(planned: Iterable[Statement]) -> Shown:
-    """The statements as one block of SQL to copy; comments say what each is for and which lock it takes."""
-    blocks = [(_comment(number_, each), shown(str(each))) for number_, each in enumerate(planned, 1)]
-    if not blocks:
+    """The statements as SQL to copy; comments say what each is for and which lock it takes.
+
+    Those of a way that is taken only sometimes are folded together, under the words that say when.
+    """
+    ways = [(when, list(found)) for when, found in groupby(enumerate(planned, 1), lambda each: each[1].when)]
+    if not ways:
         return Shown("<p>There is nothing to run.</p>", "There is nothing to run.")
+    blocks = [(when, [(_comment(number_, each), shown(str(each))) for number_, each in found]) for when, found in ways]
+    html = Markup("").join(_way(when, found) for when, found in blocks)
+    texts = [[*([f"-- {shown(when)}:"] if when else []), *map("\n".join, found)] for when, found in blocks]
+    return Shown(str(html), "\n\n".join(chain.from_iterable(texts)))
+
+
+def _way(when: str, blocks: list[tuple[str, str]]) -> Markup:
     dimmed = Markup('<span style="opacity: 0.75;">{}</span>\n{}')
-    html = Markup("\n\n").join(dimmed.format(comment, sql) for comment, sql in blocks)
-    text = "\n\n".join(f"{comment}\n{sql}" for comment, sql in blocks)
-    return Shown(str(block(html)), text)
+    sql = block(Markup("\n\n").join(dimmed.format(comment, sql) for comment, sql in blocks))
+    return folded(f"{len(blocks)} statements {shown(when)}", sql) if when else sql
 
 
 def verdict_table(rows: Iterable[Any], steps: Iterable[Any] = ()) -> Shown:

@@ -80,7 +80,7 @@ class Statement:
     One that `repeats` is sent again and again, each time in a transaction of its own, until its last row says so: that
     row is (finished, done or NULL, total, unit). `first` is run in that way, and recorded nowhere, before each try.
     Neighbours that stand `beside` each other, under the same word, may run at the same time: no lock of one conflicts
-    with what another holds.
+    with what another holds. Those that are but one of two ways say in words `when` it is taken.
     """
 
     sql: str
@@ -96,6 +96,7 @@ class Statement:
     repeats: bool = False
     first: str = ""
     beside: str = field(default="", compare=False)
+    when: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         if self.language != "sql":

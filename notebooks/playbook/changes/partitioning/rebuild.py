@@ -83,7 +83,7 @@ class Rebuild(Followed):
         """
         if not self.is_possible:
             return ()
-        return (
+        found = (
             self._logs(),
             self._build(),
             self._listen(),
@@ -95,6 +95,10 @@ class Rebuild(Followed):
             replace(self._verify_back(), purpose="the same rows by number and checksum, in one snapshot"),
             replace(self._swap_back(), purpose=f"the swap back, with the last changes replayed in it: {_TAKES}"),
         )
+        when = (
+            f"only with more than {BOUND:,} rows past {self.cutoff.start}: the table is built anew beside its writers"
+        )
+        return tuple(replace(each, when=when) for each in found)
 
     def end(self) -> tuple[Statement, ...]:
         """What is left to do once the partitioned table is gone."""
@@ -119,8 +123,7 @@ class Rebuild(Followed):
     def _logs(self) -> Statement:
         return Statement(
             script([*self.later.create(), *self.pages.create(*self.span)]),
-            f"only with more than {BOUND:,} rows past {self.cutoff.start}, up to the next swap back: a log for the "
-            "keys of rows that are changed while the table is built anew beside its writers",
+            "a log for the keys of rows that are changed while the table is built anew",
             relation=self.later.name,
             unless=self._is_begun_or_needless,
         )
