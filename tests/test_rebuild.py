@@ -202,6 +202,22 @@ def test_a_column_that_others_add_while_it_is_undone_is_not_lost(attached, numbe
     assert (kind(attached), rows(attached)) == ("r", written)
 
 
+def test_what_others_change_after_an_undo_that_came_to_nothing_is_left_alone(attached):
+    """Only what an undo has done itself is no drift."""
+    context = attached.context()
+    context.policy = LockPolicy(limit_s=0.3, backoff_s=(0.05, 0.1))
+    with attached.target.connect() as reader:
+        reader.execute("BEGIN; SELECT count(*) FROM entries")
+        (refused,) = undoing.undo(context)
+        reader.rollback()
+    assert "end the transactions that hold the table" in refused.error
+    attached.execute("GRANT TRUNCATE ON entries TO ledger_auditor")
+    (refused,) = undoing.undo(attached.context())
+    assert "was changed since run" in refused.error
+    attached.execute("REVOKE TRUNCATE ON entries FROM ledger_auditor")
+    undone(attached)
+
+
 def test_nothing_is_retired_while_it_is_built(ledger):
     change_plan(ledger, "every: month", f"{ATTACH}\n        retention: 24 months")
     convert(ledger)

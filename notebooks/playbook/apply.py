@@ -229,9 +229,10 @@ def undo_step(context: Context, entry: Entry, *, status: str = "undone", reason:
     await_backends(context, entry, cancel=True)
     # What was never sent made nothing: an object of that name is somebody else's.
     present = _present(context, entry) if context.journal.states(entry.step) else {}
-    _refuse_drift(entry, present)
-    known = dict.fromkeys(entry.objects, "") if kinds()[entry.kind].undone_in_stages else entry.objects
-    context.journal.close(entry.step, "undoing", reason=entry.reason, objects=known)
+    begun = "done" in context.journal.states(entry.step, "undo").values()
+    if not (begun and kinds()[entry.kind].undone_in_stages):
+        _refuse_drift(entry, present)
+    context.journal.close(entry.step, "undoing", reason=entry.reason)
     if present or context.journal.states(entry.step, "undo"):
         for position, statement in enumerate(entry.undo):
             undo_statement(context, entry, position, statement)

@@ -73,7 +73,7 @@ class Change(ABC):
     made_as_one: ClassVar[bool] = False
     """Whether what an interrupted run made is of use only to the very statements that it was to run."""
     undone_in_stages: ClassVar[bool] = False
-    """Whether an undo that was interrupted leaves what it made altered: the next one is not to take that for drift."""
+    """Whether an undo that was interrupted leaves what was made altered: the next is not to take that for drift."""
     gives_up_on: ClassVar[tuple[type[psycopg.Error], ...]] = ()
     """Errors of a statement after which what its step has made so far is taken back at once."""
 
