@@ -93,10 +93,6 @@ class Route:
     step: str
     words: Words
 
-    @property
-    def phase(self) -> str:
-        return self.shop.phase
-
     def execute(self, sql: str) -> list[Any]:
         """As a superuser."""
         with self.admin.connect() as connection:
@@ -111,11 +107,11 @@ class Route:
 
     def statements(self) -> tuple[Statement, ...]:
         """What apply would run."""
-        return self.shop.playbook().phase(self.phase).preview().steps[0][1]
+        return self.shop.playbook().phase(self.shop.phase).preview().steps[0][1]
 
     def apply(self, context: Context | None = None, **settings: Any) -> tuple[str, str]:
         """What became of the step, and why."""
-        applied = Playbook(context or self.shop.context(**settings)).phase(self.phase).apply()
+        applied = Playbook(context or self.shop.context(**settings)).phase(self.shop.phase).apply()
         return statuses(applied)[self.step], reason(applied)
 
     def applied(self, context: Context | None = None, **settings: Any) -> None:

@@ -26,6 +26,8 @@ from playbook.changes.partitioning.periods import Period, bound, following
 from playbook.changes.partitioning.rebuild import Rebuild
 from playbook.target.sql import Statement, quote
 
+_STOP_WRITERS = "; beside writers only as many as take 40 ms, so stop them where there are more"
+
 
 @dataclass(frozen=True)
 class Attach(Conversion):
@@ -245,13 +247,11 @@ class Attach(Conversion):
             f"ALTER TABLE {each.table} ADD CONSTRAINT {quote(each.name)} {not_valid(each.definition)}"
             for each in self.dependents.references
         ]
-        few = f"few rows past {self.cutoff.start}" if self.rebuild.is_possible else f"the rows past {self.cutoff.start}"
-        purpose = f"the swap back, with {few}: the old table takes them in, and has its name again"
-        if not self.rebuild.is_possible:
-            purpose += "; beside writers only as many as take 40 ms, so stop them where there are more"
+        which, also = ("few", "") if self.rebuild.is_possible else ("the", _STOP_WRITERS)
         return Statement(
             script(commands),
-            purpose,
+            f"the swap back, with {which} rows past {self.cutoff.start}: the old table takes them in, and has its name"
+            f" again{also}",
             EXCLUSIVE,
             " and ".join(dict.fromkeys([self.name, *self._others_locked()])),
             unless=is_kind(self.name, "r"),

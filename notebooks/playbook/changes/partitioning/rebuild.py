@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cached_property
 
 from playbook.changes.conditions import is_gone, is_kind, is_there
 from playbook.changes.partitioning import recreate
@@ -53,7 +52,7 @@ class Rebuild(Followed):
         """What is before the cutoff, in the first period after it, and later: each is compared by itself."""
         return self.cutoff, self.cutoff
 
-    @cached_property
+    @property
     def pages(self) -> Pages:
         """The rows of the history, and how far their copy has come."""
         return Pages(replace(self.table, name=self.kept_name), self.kept, self.later, self.history)
